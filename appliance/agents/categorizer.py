@@ -1,0 +1,37 @@
+"""Agent 1: what the message is about and what kind of message it is."""
+
+from __future__ import annotations
+
+from appliance.domain.ports import Encoder, Reading, Search
+from appliance.domain.state import QueryState, Run
+from appliance.domain.text import sentences
+
+SENTENCES_READ = 16
+"""Sentences of a mail that are looked at for a request for a person; who wants one says so early or
+last."""
+
+
+class Categorizer:
+    """Writes category, confidence, intent, and whether a person is asked for."""
+
+    def __init__(self, encoder: Encoder, search: Search, reading: Reading) -> None:
+        self._encoder = encoder
+        self._search = search
+        self._reading = reading
+
+    async def __call__(self, state: QueryState, run: Run) -> QueryState:
+        query = state["query"]
+        vector = await self._encoder.encode_one(query.text)
+        votes = await self._search.categories(vector)
+        category, confidence = self._reading.category(query.text, vector, votes=votes)
+        intent, _ = self._reading.intent(query.text, vector, first=not query.history)
+        parts = sentences(query.text)
+        half = SENTENCES_READ // 2
+        parts = parts if len(parts) <= SENTENCES_READ else parts[:half] + parts[-half:]
+        vectors = [vector, *(await self._encoder.encode(parts) if len(parts) > 1 else ())]
+        return {
+            "category": category,
+            "category_confidence": round(confidence, 4),
+            "intent": intent,
+            "wants_person": self._reading.wants_person(query.text, vectors),
+        }

@@ -1,0 +1,63 @@
+"""Agent 3: the passages that may answer, for every query, escalated ones included."""
+
+from __future__ import annotations
+
+import re
+
+from appliance.domain.passage import Passage
+from appliance.domain.policy import PASSAGES_FOUND
+from appliance.domain.ports import Encoder, Search
+from appliance.domain.query import Query
+from appliance.domain.state import QueryState, Run
+from appliance.domain.text import words
+
+SHORT = 8
+"""Words up to which a later message is taken to lean on what was asked before."""
+_LEANS = re.compile(
+    r"^\W*(?:and|but|so|or|then|also|what\s+about|how\s+about|what\s+if|ok(?:ay)?)\b"
+    r"|\b(?:it|that|this|those|these|them|they|one|ones|there|same)\b",
+    re.IGNORECASE,
+)
+
+
+class KnowledgeRetriever:
+    """Writes passages, best first."""
+
+    def __init__(self, encoder: Encoder, search: Search) -> None:
+        self._encoder = encoder
+        self._search = search
+
+    async def __call__(self, state: QueryState, run: Run) -> QueryState:
+        query = state["query"]
+        category = state.get("category")
+        found = await self._find(query.text, category)
+        asked_before = _asked_before(query)
+        if asked_before and (state.get("intent") == "failure" or leans(query.text)):
+            found = _best_of(found, await self._find(f"{asked_before} {query.text}", category))
+        return {"passages": found}
+
+    async def _find(self, text: str, category: str | None) -> tuple[Passage, ...]:
+        vector = await self._encoder.encode_one(text)
+        return await self._search.search(vector, limit=PASSAGES_FOUND, category=category)
+
+
+def leans(text: str) -> bool:
+    """Whether a message is hard to understand without the one before it."""
+    return len(words(text)) <= SHORT or _LEANS.search(text) is not None
+
+
+def _asked_before(query: Query) -> str | None:
+    """The question the conversation is about: its topic's, or the latest customer turn."""
+    if query.topic is not None:
+        return query.topic.question
+    return next((turn.content for turn in reversed(query.history) if turn.role == "customer"), None)
+
+
+def _best_of(*searches: tuple[Passage, ...]) -> tuple[Passage, ...]:
+    best: dict[str, Passage] = {}
+    for passage in (p for found in searches for p in found):
+        known = best.get(passage.article.id)
+        if known is None or passage.score > known.score:
+            best[passage.article.id] = passage
+    ranked = sorted(best.values(), key=lambda passage: passage.score, reverse=True)
+    return tuple(ranked[:PASSAGES_FOUND])

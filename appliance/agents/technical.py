@@ -1,0 +1,13 @@
+"""Agent 4: something does not work, or how it works."""
+
+from __future__ import annotations
+
+from appliance.agents.responder import Responder
+from appliance.llm.interface import ChatModel
+
+
+class TechnicalAgent(Responder):
+    """Answers technical questions."""
+
+    def __init__(self, model: ChatModel) -> None:
+        super().__init__(model, "technical")

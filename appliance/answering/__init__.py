@@ -1,0 +1,1 @@
+"""Grounding: what may be said, in which words, and when to say nothing."""

@@ -1,0 +1,75 @@
+"""From a stream of tokens to whole sentences, each judged before anybody sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+
+from appliance.domain.answer import TokenUsage
+from appliance.domain.text import sentences
+from appliance.errors import ModelUnavailable
+from appliance.llm.interface import Chunk
+
+_TERMINATED = (".", "!", '."', '!"', ".)", "!)")
+
+
+@dataclass(slots=True)
+class DraftUsage:
+    """Filled while a draft is read."""
+
+    tokens: TokenUsage = field(default_factory=TokenUsage)
+
+
+async def draft_sentences(
+    stream: AsyncIterator[Chunk], usage: DraftUsage, left: asyncio.Event
+) -> AsyncGenerator[str, None]:
+    """Yield each sentence of a completion as soon as the next one begins.
+
+    A tail that the token limit cut off is dropped: half a sentence may say the opposite of the
+    whole.
+
+    :raises ModelUnavailable: from the stream, or at once when ``left`` is set because nobody waits
+        any more.
+    """
+    pending = ""
+    finished = None
+    async for chunk in _until(left, stream):
+        pending += chunk.text
+        if chunk.usage is not None:
+            usage.tokens = chunk.usage
+        finished = chunk.finish_reason or finished
+        *whole, pending_sentence = sentences(pending) or [""]
+        if whole:
+            for sentence in whole:
+                yield sentence
+            # White space at the end still belongs to the text: the next token may continue the
+            # line.
+            pending = pending_sentence + (" " if pending[-1:].isspace() else "")
+    tail = pending.strip()
+    if tail and (finished == "stop" or tail.endswith(_TERMINATED)):
+        yield tail
+
+
+async def _until(left: asyncio.Event, stream: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:
+    """The stream, ended early with ModelUnavailable once ``left`` is set; closes the stream in any
+    case."""
+    leaving = asyncio.ensure_future(left.wait())
+    try:
+        while not left.is_set():
+            step = asyncio.ensure_future(anext(stream, None))
+            await asyncio.wait({step, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not step.done():
+                step.cancel()
+                await asyncio.gather(step, return_exceptions=True)
+                break
+            chunk = step.result()
+            if chunk is None:
+                return
+            yield chunk
+        raise ModelUnavailable("The customer left; the draft was given up.")
+    finally:
+        leaving.cancel()
+        close = getattr(stream, "aclose", None)
+        if close is not None:
+            await close()

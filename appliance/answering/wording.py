@@ -1,0 +1,75 @@
+"""The desk's own sentences: openings, handoffs, refusals. Steady, kind, and promising nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from appliance.domain.passage import Passage
+from appliance.domain.policy import EscalationReason, Intent, Sentiment
+
+OPENINGS: dict[Sentiment, str] = {
+    "Positive": "Thank you for your kind message. Here is what our help articles say:",
+    "Neutral": "Here is what our help articles say:",
+    "Negative": "I am sorry about the trouble. Here is what our help articles say:",
+    "Angry": "I am sorry, and I understand that you are upset. Here is what our help articles say:",
+}
+OPENING_AGAIN = "I am sorry that this is not solved yet. Here is something else that may help:"
+
+ABSTENTION = (
+    "I could not find a reliable answer to that in our help articles, and I would rather not guess."
+)
+NOTHING_FURTHER = "I am sorry that this did not help. Our help articles say nothing further on it."
+NEAREST = "These articles come nearest: {titles}."
+OFFER = "Would you like me to pass your question to a person?"
+
+SMALLTALK: dict[Intent, str] = {
+    "thanks": "You are welcome. If anything else comes up, just write.",
+    "confirmation": "I am glad to hear that. If anything else comes up, just write.",
+    "greeting": "Hello. What can I help you with?",
+    "offtopic": (
+        "I can only help with questions to our support desk. What would you like to know about our "
+        "product, your account or your bill?"
+    ),
+}
+
+HANDOFF_OPENINGS: dict[EscalationReason, str] = {
+    "phrase": "I understand how serious this is for you.",
+    "person": "Of course.",
+    "anger": "I am sorry; I understand that you are upset.",
+    "attempts": "I am sorry that my answers have not solved this.",
+    "priority": "I understand that this is urgent for you.",
+    "requested": "Of course.",
+}
+HANDOFF = (
+    "I am handing your conversation to a member of our team, who will read everything you wrote "
+    "here. Your case reference is {reference}."
+)
+MEANWHILE = "These articles may help meanwhile: {titles}."
+
+FAILED = "Something went wrong on our side while I looked for an answer."
+"""Said when a responder itself broke: the customer still gets an answer and a way on."""
+
+DESK_SENTENCES: frozenset[str] = frozenset(
+    {*OPENINGS.values(), OPENING_AGAIN, ABSTENTION, NOTHING_FURTHER, OFFER, FAILED}
+)
+"""Sentences that no passage has to support, because they say nothing about the product."""
+
+
+def handoff(reason: EscalationReason, reference: str, passages: Sequence[Passage]) -> str:
+    """The message that hands a conversation over."""
+    parts = [HANDOFF_OPENINGS[reason], HANDOFF.format(reference=reference)]
+    if passages:
+        parts.append(MEANWHILE.format(titles=_titles(passages)))
+    return " ".join(parts)
+
+
+def abstention(opening: str, passages: Sequence[Passage]) -> str:
+    """The message that says no answer was found, what came nearest, and offers a person."""
+    parts = [opening]
+    if passages:
+        parts.append(NEAREST.format(titles=_titles(passages)))
+    return " ".join([*parts, OFFER])
+
+
+def _titles(passages: Sequence[Passage]) -> str:
+    return "; ".join(f'"{passage.article.question}"' for passage in passages)

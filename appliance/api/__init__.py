@@ -1,0 +1,2 @@
+"""The way in over HTTP: one controller per resource, each validating, calling one service,
+presenting."""

@@ -1,0 +1,61 @@
+"""Who sends a request: a Bearer key, a visitor's cookie, or the operator's own socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from appliance.bootstrap import Appliance
+from appliance.domain.policy import Role
+from appliance.errors import Forbidden, Unauthenticated
+from appliance.services.access import OPERATOR, Principal
+
+VISITOR_COOKIE = "appliance_visitor"
+PAGE_HEADER = "X-Requested-With"
+"""A header that forms and images of other sites cannot set: with SameSite it keeps forged requests
+out."""
+
+_OPERATOR_MARK = "appliance.operator"
+
+
+class OperatorSocket:
+    """Wraps the application for the operator's socket. The mark is put on by this server, never by
+    a client."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        marked: Any = {**scope, _OPERATOR_MARK: True}
+        await self._app(marked, receive, send)
+
+
+async def provide_principal(request: Request[Any, Any, Any], appliance: Appliance) -> Principal:
+    """The principal of a request, as a dependency of every route that needs one.
+
+    :raises Unauthenticated: there is neither a valid key nor a valid session.
+    :raises Forbidden: a session's cookie came with a request that the chat page did not make.
+    """
+    if _OPERATOR_MARK in request.scope:
+        return OPERATOR
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    if scheme:
+        if scheme.lower() != "bearer" or not key.strip():
+            raise Unauthenticated("The Authorization header must be 'Bearer KEY'.")
+        return await appliance.access.authenticate(key.strip())
+    cookie = request.cookies.get(VISITOR_COOKIE)
+    if cookie is None:
+        raise Unauthenticated("There is no key and no session.")
+    principal = appliance.visitors.principal(cookie)
+    if request.method not in ("GET", "HEAD"):
+        if PAGE_HEADER not in request.headers:
+            raise Forbidden(f"Requests with a session need the header {PAGE_HEADER}.")
+        appliance.visitor_limit.take(principal.owner)
+    return principal
+
+
+def staff(principal: Principal, *roles: Role) -> None:
+    """:raises Forbidden: the principal has none of these roles."""
+    principal.require(*roles)

@@ -1,0 +1,52 @@
+"""Searching and reading the knowledge base."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar import Controller, get
+from litestar.params import Parameter
+from msgspec import Struct
+
+from appliance.api.problems import documented
+from appliance.bootstrap import Appliance
+from appliance.domain.passage import Article
+from appliance.domain.policy import MESSAGE_MAX_CHARS, Category
+from appliance.graph.build import as_result
+from appliance.services.access import Principal
+from appliance.services.knowledge import SEARCH_MAX
+
+Text = Annotated[str, Parameter(min_length=1, max_length=MESSAGE_MAX_CHARS)]
+
+
+class SearchPage(Struct):
+    """Passages, best first."""
+
+    items: list[dict[str, Any]]
+
+
+class KnowledgeController(Controller):
+    """Articles, for everybody with a key or a session."""
+
+    path = "/kb"
+    tags = ("Knowledge",)
+
+    @get("/search", responses=documented(400, 401, 503))
+    async def search(
+        self,
+        principal: Principal,
+        appliance: Appliance,
+        q: Text,
+        limit: Annotated[int, Parameter(ge=1, le=SEARCH_MAX)] = 5,
+        category: Category | None = None,
+    ) -> SearchPage:
+        """Passages for a text, best first. ``category`` decides near ties and hides nothing."""
+        found = await appliance.ready.knowledge.search(q, limit=limit, category=category)
+        return SearchPage([as_result(passage) for passage in found])
+
+    @get("/articles/{article_id:str}", responses=documented(401, 404))
+    async def get_article(
+        self, article_id: str, principal: Principal, appliance: Appliance
+    ) -> Article:
+        """One article."""
+        return await appliance.ready.knowledge.article(article_id)

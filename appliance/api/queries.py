@@ -1,0 +1,115 @@
+"""POST /query and /query/stream: the customer's way in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+from litestar import Controller, Request, post
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+
+from appliance.api.problems import documented, problem
+from appliance.api.schemas import QueryRequest
+from appliance.bootstrap import Appliance
+from appliance.services.access import Principal
+from appliance.services.answer_query import Ask, QueryResult
+
+PING_SECONDS = 15.0
+"""A comment this often keeps proxies and the page from taking a slow model for a dead
+connection."""
+
+
+class QueryController(Controller):
+    """Questions and their answers."""
+
+    path = "/query"
+    tags = ("Queries",)
+
+    @post(status_code=200, responses=documented(400, 401, 403, 404, 413, 429, 503))
+    async def query(
+        self,
+        request: Request[Any, Any, Any],
+        data: QueryRequest,
+        principal: Principal,
+        appliance: Appliance,
+    ) -> QueryResult:
+        """Answer a message. The answer is stored also when the caller leaves before it is there."""
+        left = asyncio.Event()
+        accepted = await appliance.ready.answer_query.accept(_ask(data), principal)
+        watch = asyncio.create_task(_watch(request, left))
+        try:
+            return await asyncio.shield(
+                appliance.ready.answer_query.start(accepted, _unheard, left)
+            )
+        finally:
+            watch.cancel()
+
+    @post("/stream", status_code=200, responses=documented(400, 401, 403, 404, 413, 429, 503))
+    async def stream(
+        self, data: QueryRequest, principal: Principal, appliance: Appliance
+    ) -> ServerSentEvent:
+        """Answer a message as events: ``analysis``, ``passages``, ``token`` (many), ``answer``; or
+        ``error``.
+
+        Each token's sentence has passed grounding; ``answer.response`` is their concatenation.
+        """
+        accepted = await appliance.ready.answer_query.accept(_ask(data), principal)
+        return ServerSentEvent(_events(appliance, accepted))
+
+
+def _ask(data: QueryRequest) -> Ask:
+    return Ask(data.user_id, data.message, data.conversation_id)
+
+
+async def _unheard(event: str, data: dict[str, Any]) -> None:
+    """The emit of a caller that waits for the whole answer."""
+
+
+async def _watch(request: Request[Any, Any, Any], left: asyncio.Event) -> None:
+    """Set ``left`` when the client disconnects; servers do not cancel an ordinary handler."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    left.set()
+
+
+async def _events(
+    appliance: Appliance, accepted: Any
+) -> AsyncGenerator[ServerSentEventMessage, None]:
+    queue: asyncio.Queue[tuple[str, Any] | None] = asyncio.Queue()
+    left = asyncio.Event()
+
+    async def emit(event: str, data: dict[str, Any]) -> None:
+        if event == "analysis":
+            data = {
+                "conversation_id": accepted.conversation.id,
+                "message_id": accepted.message.id,
+                **data,
+            }
+        queue.put_nowait((event, data))
+
+    task = appliance.ready.answer_query.start(accepted, emit, left)
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while True:
+            try:
+                item = await asyncio.wait_for(queue.get(), PING_SECONDS)
+            except TimeoutError:
+                yield ServerSentEventMessage(comment="ping")
+                continue
+            if item is None:
+                break
+            yield _message(*item)
+        error = task.exception()
+        if error is None:
+            yield _message("answer", task.result())
+        else:
+            body, _ = problem(error if isinstance(error, Exception) else RuntimeError())
+            yield _message("error", body)
+    finally:
+        left.set()
+
+
+def _message(event: str, data: Any) -> ServerSentEventMessage:
+    return ServerSentEventMessage(event=event, data=msgspec.json.encode(data).decode())

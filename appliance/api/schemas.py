@@ -1,0 +1,41 @@
+"""Bodies of requests. Unknown fields are refused: a typo must not be ignored in silence."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from appliance.domain.policy import COMMENT_MAX_CHARS, ID_MAX_CHARS, MESSAGE_MAX_CHARS
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=ID_MAX_CHARS)]
+
+
+class QueryRequest(Struct, forbid_unknown_fields=True):
+    """A customer's message."""
+
+    user_id: Identifier
+    message: Annotated[str, Meta(min_length=1, max_length=MESSAGE_MAX_CHARS)]
+    conversation_id: Identifier | None = None
+
+
+class FeedbackRequest(Struct, forbid_unknown_fields=True):
+    """A thumb on one of the desk's answers."""
+
+    message_id: Identifier
+    rating: Literal["up", "down"]
+    comment: Annotated[str, Meta(max_length=COMMENT_MAX_CHARS)] | None = None
+
+
+class EscalateRequest(Struct, forbid_unknown_fields=True):
+    """Talk to a person; ``reason`` is the customer's own words."""
+
+    reason: Annotated[str, Meta(max_length=COMMENT_MAX_CHARS)] | None = None
+
+
+class UserRequest(Struct, forbid_unknown_fields=True):
+    """What the desk knows of a customer."""
+
+    name: Annotated[str, Meta(max_length=200)] | None = None
+    email: Annotated[str, Meta(max_length=320)] | None = None
+    vip: bool = False

@@ -1,0 +1,121 @@
+"""Runs the application: one uvicorn server on the LAN's port, one on the operator's socket, one
+event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Generator
+from typing import Any
+
+import uvicorn
+
+from appliance.api.app import create_app
+from appliance.api.auth import OperatorSocket
+from appliance.bootstrap import Appliance
+from appliance.errors import SettingsError
+from appliance.logs import get_logger
+from appliance.operations import notify
+
+log = get_logger()
+
+DRAIN_SECONDS = 10
+"""How long requests under way may take after the order to stop."""
+KEEP_ALIVE_SECONDS = 30
+BACKLOG = 512
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: two servers would fight over it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+async def serve(appliance: Appliance) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    :raises SettingsError: the address or the socket cannot be bound.
+    :raises StorageUnavailable: the database is not usable.
+    """
+    settings = appliance.settings
+    lan = bind(settings.host, settings.port)
+    operator = _bind_operator(str(settings.api_socket))
+    # Before any server listens for requests, so that a wrong database ends the process with its
+    # reason.
+    await appliance.database.check()
+    app = create_app(appliance)
+    servers = [
+        _Server(_config(app, lifespan="on")),
+        _Server(_config(OperatorSocket(app), lifespan="off")),
+    ]
+
+    def stop() -> None:
+        notify.stopping()
+        for server in servers:
+            server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    host, port = lan.getsockname()[:2]
+    log.info("listening", host=host, port=port)
+    try:
+        await asyncio.gather(servers[0].serve([lan]), servers[1].serve([operator]))
+    finally:
+        settings.api_socket.unlink(missing_ok=True)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening-to-be TCP socket.
+
+    :raises SettingsError: the address is not of this machine, or the port is taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise SettingsError(
+            f"{host} port {port} cannot be used: {error.strerror}.",
+            hint="Set APPLIANCE_HOST and APPLIANCE_PORT to a free port of this machine.",
+        ) from error
+    return listener
+
+
+def _bind_operator(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Nobody but this user may connect: whoever can is the administrator.
+    before = os.umask(0o177)
+    try:
+        listener.bind(path)
+    except OSError as error:
+        raise SettingsError(f"The socket {path} cannot be made: {error.strerror}.") from error
+    finally:
+        os.umask(before)
+    return listener
+
+
+def _config(app: Any, *, lifespan: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Client addresses come from the connection: a header that anybody can send decides nothing.
+        proxy_headers=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        backlog=BACKLOG,
+        h11_max_incomplete_event_size=64 * 1024,
+    )

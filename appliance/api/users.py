@@ -1,0 +1,49 @@
+"""Customers as the desk knows them: for agents and admins."""
+
+from __future__ import annotations
+
+from litestar import Controller, get, put
+from msgspec import Struct
+
+from appliance.api.auth import staff
+from appliance.api.conversations import Id, Limit
+from appliance.api.problems import documented
+from appliance.api.schemas import UserRequest
+from appliance.bootstrap import Appliance
+from appliance.services.access import Principal
+from appliance.storage.records import User
+
+
+class UserPage(Struct):
+    """Users by id; ``after`` the last one comes the next page."""
+
+    items: list[User]
+
+
+class UserController(Controller):
+    """Users."""
+
+    path = "/users"
+    tags = ("Users",)
+
+    @get(responses=documented(400, 401, 403))
+    async def list_users(
+        self, principal: Principal, appliance: Appliance, limit: Limit = 50, after: Id | None = None
+    ) -> UserPage:
+        """List users by id."""
+        staff(principal, "agent", "admin")
+        return UserPage(await appliance.users.page(limit=limit, after=after))
+
+    @get("/{user_id:str}", responses=documented(401, 403, 404))
+    async def get_user(self, user_id: str, principal: Principal, appliance: Appliance) -> User:
+        """One user."""
+        staff(principal, "agent", "admin")
+        return await appliance.users.get(user_id)
+
+    @put("/{user_id:str}", responses=documented(400, 401, 403, 413))
+    async def put_user(
+        self, user_id: str, data: UserRequest, principal: Principal, appliance: Appliance
+    ) -> User:
+        """Create or replace what is known of a user. VIP raises the priority of their queries."""
+        staff(principal, "agent", "admin")
+        return await appliance.users.put(user_id, name=data.name, email=data.email, vip=data.vip)

@@ -1,0 +1,195 @@
+"""The composition root: settings in, a whole appliance out. The only file that chooses concrete
+backends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from appliance.agents.billing import BillingAgent
+from appliance.agents.categorizer import Categorizer
+from appliance.agents.escalation import EscalationAgent
+from appliance.agents.general import GeneralAgent
+from appliance.agents.retriever import KnowledgeRetriever
+from appliance.agents.sentiment import SentimentAnalyst
+from appliance.agents.technical import TechnicalAgent
+from appliance.domain.policy import QUERY_DEADLINE_SECONDS
+from appliance.errors import ApplianceError, NotReady
+from appliance.graph.build import Agents, SupportGraph
+from appliance.knowledge.base import KnowledgeBase
+from appliance.knowledge.embedding import (
+    Embedder,
+    EncodingBridge,
+    SentenceTransformerEmbedder,
+    packaged_model,
+)
+from appliance.llm.interface import ChatModel
+from appliance.llm.openai_client import OpenAIChatModel
+from appliance.logs import get_logger
+from appliance.operations.monitor import Monitor
+from appliance.operations.secrets import load_secret
+from appliance.services.access import Access
+from appliance.services.answer_query import AnswerQuery
+from appliance.services.conversations import Conversations
+from appliance.services.knowledge import Knowledge, StoredArticles
+from appliance.services.limits import VisitorLimit
+from appliance.services.users import Users
+from appliance.services.visitors import Visitors
+from appliance.settings import HOME, Settings, ensure_folders
+from appliance.storage.database import Database
+from appliance.understanding.reader import Reader, load_or_train
+
+log = get_logger()
+
+EXAMPLES = HOME / "kb" / "examples.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is there once the embedding model is loaded."""
+
+    encoder: EncodingBridge
+    knowledge_base: KnowledgeBase
+    knowledge: Knowledge
+    graph: SupportGraph
+    answer_query: AnswerQuery
+
+
+class Appliance:
+    """Every service of one appliance.
+
+    What needs no weights is there at once; ``start`` prepares the rest in the background, and until
+    then ``ready`` refuses.
+
+    :param model: stands in for the engine's client, in tests and evaluations.
+    :param embedder: stands in for the packaged sentence-transformers model, in tests.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        model: ChatModel | None = None,
+        embedder: Embedder | None = None,
+    ) -> None:
+        ensure_folders(settings)
+        self.settings = settings
+        self.model = model or OpenAIChatModel(
+            socket=settings.engine_socket, timeout=settings.engine_timeout
+        )
+        self.database = Database(settings.resolved_database_url)
+        self.access = Access(self.database)
+        self.visitors = Visitors(load_secret(settings.data_dir, "visitors"))
+        self.visitor_limit = VisitorLimit(settings.visitor_queries_per_minute)
+        self.conversations = Conversations(self.database)
+        self.users = Users(self.database)
+        self.monitor = Monitor(self.model, self.database, lambda: self.is_ready)
+        self._embedder = embedder
+        self._preparing: asyncio.Task[None] | None = None
+        self._prepared: Prepared | None = None
+
+    async def start(self) -> None:
+        """Check the database, then load the embedding model and the index in the background.
+
+        :raises StorageUnavailable: the database is missing, not migrated, or newer than this code.
+        """
+        await self.database.check()
+        self.monitor.start()
+        self._preparing = asyncio.create_task(self._prepare_or_stop())
+
+    async def prepare(self) -> None:
+        """Load what takes seconds: embedding model, heads, index."""
+        loop = asyncio.get_running_loop()
+        embedder = self._embedder
+        if embedder is None:
+            embedder = await loop.run_in_executor(None, self._load_embedder)
+        bridge = EncodingBridge(embedder)
+        reader = await bridge.run(lambda: self._load_reader(embedder))
+        base = KnowledgeBase(
+            StoredArticles(self.database), bridge, self.settings.data_dir / "index"
+        )
+        await base.refresh()
+        graph = SupportGraph(
+            Agents(
+                categorizer=Categorizer(bridge, base, reader),
+                sentiment=SentimentAnalyst(bridge, reader),
+                retriever=KnowledgeRetriever(bridge, base),
+                technical=TechnicalAgent(self.model),
+                billing=BillingAgent(self.model),
+                account=GeneralAgent(self.model, "account"),
+                general=GeneralAgent(self.model, "general"),
+                escalation=EscalationAgent(bridge),
+            )
+        )
+        await self._close_interrupted()
+        self._prepared = Prepared(
+            encoder=bridge,
+            knowledge_base=base,
+            knowledge=Knowledge(self.database, bridge, base),
+            graph=graph,
+            answer_query=AnswerQuery(self.database, graph, lambda: self.monitor.seen.model.model),
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether queries can be answered."""
+        return self._prepared is not None
+
+    @property
+    def ready(self) -> Prepared:
+        """What needs the embedding model.
+
+        :raises NotReady: it is still loading.
+        """
+        if self._prepared is None:
+            raise NotReady("The appliance is still starting.")
+        return self._prepared
+
+    async def aclose(self) -> None:
+        """Finish the answers under way, then release everything."""
+        if self._prepared is not None:
+            await self._prepared.answer_query.drain()
+        if self._preparing is not None:
+            self._preparing.cancel()
+            await asyncio.gather(self._preparing, return_exceptions=True)
+        await self.monitor.stop()
+        await self.model.aclose()
+        if self._prepared is not None:
+            self._prepared.encoder.close()
+        await self.database.aclose()
+
+    async def _prepare_or_stop(self) -> None:
+        try:
+            await self.prepare()
+            log.info("ready")
+        except Exception as error:
+            # Half an appliance would answer 503 for ever; a stopped one is restarted and its log is
+            # read.
+            hint = error.hint if isinstance(error, ApplianceError) else ""
+            log.error("start_failed", error=str(error), hint=hint, exc_info=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def _close_interrupted(self) -> None:
+        """Mark messages that a crash left without an answer. With SQLite this is the only process
+        that answers; elsewhere others may be at work, so only what is older than any answer takes
+        is marked."""
+        before = datetime.now(UTC)
+        if not self.settings.resolved_database_url.startswith("sqlite"):
+            before -= timedelta(seconds=QUERY_DEADLINE_SECONDS)
+        count = await self.database.write(lambda records: records.messages.fail_received(before))
+        if count:
+            log.warning("interrupted_messages", count=count)
+
+    def _load_embedder(self) -> Embedder:
+        return SentenceTransformerEmbedder(self.settings.embeddings_dir or packaged_model())
+
+    def _load_reader(self, embedder: Embedder) -> Reader:
+        return load_or_train(
+            EXAMPLES,
+            self.settings.data_dir / "heads" / "shipped.npz",
+            embedder.encode,
+            embedder.fingerprint,
+        )

@@ -1,0 +1,1 @@
+"""How good the desk is: golden sets, metrics, report cards."""

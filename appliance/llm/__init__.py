@@ -1,0 +1,1 @@
+"""Words in, words out: one protocol over every language-model backend."""

@@ -1,0 +1,80 @@
+"""What the engine is asked to do, and what it says while it does it. No framework, no llama.cpp."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]
+
+
+class CancelFlag:
+    """Set by whoever gives up on a request; read between tokens, and by llama.cpp inside a computation.
+
+    It is memory rather than a callback: llama.cpp asks hundreds of times a token whether to go on, and a
+    Python callback would take the interpreter's lock each time. See ``Context.watch``.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = (ctypes.c_char * 2)()
+
+    def set(self) -> None:
+        """Give up. Cannot be taken back."""
+        self._bytes[0] = b"\x01"
+
+    def is_set(self) -> bool:
+        """Whether somebody gave up."""
+        return self._bytes.value != b""
+
+    @property
+    def address(self) -> int:
+        """Where the flag lies: a C string that is empty until it is set."""
+        return ctypes.addressof(self._bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 is greedy; ``seed`` None draws one."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One completion: a tokenized prompt, at most ``max_tokens`` more, ended early by a ``stop`` string."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The next piece of text, whole characters only, never part of a stop string."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The completion ended. ``cached`` of the ``prompt`` tokens were not evaluated again."""
+
+    reason: FinishReason
+    prompt: int
+    cached: int
+    generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine cannot finish this request; ``code`` is for programs, ``detail`` for people."""
+
+    code: str
+    detail: str
+
+
+Event = Delta | Finished | Failed

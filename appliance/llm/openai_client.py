@@ -1,0 +1,170 @@
+"""A chat model behind the OpenAI chat-completions protocol: the engine's socket now, vLLM by URL later.
+
+Nothing is retried and no proxy is asked. Each request opens its own connection: on a Unix socket that
+costs a fraction of a millisecond, and a request made after the link was switched to another engine goes
+there, where a kept connection would hold on to the old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from appliance.errors import ModelRejected, ModelUnavailable
+from appliance.llm import openai_wire as wire
+from appliance.llm.interface import ChatMessage, Chunk, Completion, ModelHealth
+from appliance.logs import get_logger
+
+log = get_logger()
+
+CONNECT_SECONDS: Final = 2.0
+HEALTH_SECONDS: Final = 2.0
+_TRY_LATER: Final = (408, 425, 429)
+
+
+class OpenAIChatModel:
+    """Keeps :class:`~appliance.llm.interface.ChatModel`.
+
+    :param base_url: the server's root, without ``/v1``.
+    :param socket: connect to this Unix socket instead of the URL's host; may be a link that is switched.
+    :param model: the name to ask for; None leaves it to a server that serves one model.
+    :param timeout: the longest one call may take, in seconds, from connecting to the last token.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://engine",
+        *,
+        socket: Path | None = None,
+        model: str | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        self._model = model
+        self._timeout = timeout
+        transport = httpx.AsyncHTTPTransport(
+            uds=None if socket is None else str(socket),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            retries=0,
+            trust_env=False,
+        )
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            transport=transport,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+        )
+
+    async def stream(
+        self, messages: Sequence[ChatMessage], *, max_tokens: int, stop: Sequence[str] = ()
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the completion piece by piece; closing the generator closes the connection."""
+        body = self._body(messages, max_tokens, stop)
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        # One deadline for all steps instead of a timeout around them: between two steps the caller's own
+        # code runs, and a timeout there would be raised in the wrong place.
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        async with _within(deadline):
+            response = await self._send(body, stream=True)
+        finished = False
+        try:
+            async with _within(deadline):
+                await _check(response)
+            async with aclosing(wire.events(response.aiter_bytes())) as events:
+                while True:
+                    async with _within(deadline):
+                        data = await anext(events, None)
+                    if data is None:
+                        break
+                    chunk = wire.chunk(data)
+                    finished = finished or chunk.finish_reason is not None
+                    if chunk != Chunk():
+                        yield chunk
+        finally:
+            await response.aclose()
+        if not finished:
+            raise ModelUnavailable("The model's answer broke off.")
+
+    async def complete(
+        self, messages: Sequence[ChatMessage], *, max_tokens: int, stop: Sequence[str] = ()
+    ) -> Completion:
+        """Return the completion in one piece; cancelling the call closes the connection."""
+        async with _within(asyncio.get_running_loop().time() + self._timeout):
+            response = await self._send(self._body(messages, max_tokens, stop))
+            await _check(response)
+        return wire.completion(response.content)
+
+    async def health(self) -> ModelHealth:
+        """Never raises: a backend that does not answer is ``down``."""
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS):
+                response = await self._client.get("/health")
+        except (httpx.HTTPError, OSError, TimeoutError) as error:
+            return ModelHealth("down", self._model, detail=_named(error))
+        return wire.health(response.content, success=response.is_success)
+
+    async def aclose(self) -> None:
+        """Release connections."""
+        await self._client.aclose()
+
+    def _body(self, messages: Sequence[ChatMessage], max_tokens: int, stop: Sequence[str]) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "messages": [
+                {"role": message.role, "content": _sendable(message.content)} for message in messages
+            ],
+            "max_tokens": max_tokens,
+            "temperature": 0,
+        }
+        if stop:
+            body["stop"] = list(stop)
+        if self._model is not None:
+            body["model"] = self._model
+        return body
+
+    async def _send(self, body: dict[str, Any], *, stream: bool = False) -> httpx.Response:
+        request = self._client.build_request(
+            "POST",
+            "/v1/chat/completions",
+            content=msgspec.json.encode(body),
+            headers={"content-type": "application/json"},
+        )
+        return await self._client.send(request, stream=stream)
+
+
+@asynccontextmanager
+async def _within(deadline: float) -> AsyncGenerator[None, None]:
+    """Whatever keeps an answer from arriving means the same to the caller: no model at the moment."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except (httpx.HTTPError, OSError, TimeoutError) as error:
+        raise ModelUnavailable(f"The model did not answer: {_named(error)}.") from error
+
+
+async def _check(response: httpx.Response) -> None:
+    """Turn a refusal into the error that says whether falling back is right."""
+    if response.is_success:
+        return
+    fault = wire.fault(await response.aread())
+    log.debug("model refused", status=response.status_code, message=fault.message)
+    about = f" ({fault})" if str(fault) else ""
+    detail = f"The model answered {response.status_code}{about}."
+    if response.status_code in _TRY_LATER or response.is_server_error:
+        after = response.headers.get("retry-after", "")
+        raise ModelUnavailable(detail, retry_after=int(after) if after.isdecimal() else None)
+    raise ModelRejected(detail)
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".strip()
+
+
+def _sendable(text: str) -> str:
+    """The text without lone surrogates, which are half a character and cannot be sent."""
+    return text.encode("utf-8", "replace").decode()

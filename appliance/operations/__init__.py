@@ -1,0 +1,1 @@
+"""Running the appliance: its processes, their state, what an operator asks."""

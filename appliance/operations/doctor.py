@@ -1,0 +1,145 @@
+"""What an administrator asks at 3 a.m.: each finding with what to do about it. Changes nothing."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import dataclass
+from typing import Literal
+
+from appliance import __version__
+from appliance.errors import ApplianceError
+from appliance.knowledge.embedding import packaged_model
+from appliance.llm import weights
+from appliance.operations.client import RunningAppliance
+from appliance.operations.engine_keeper import health
+from appliance.settings import Settings, config_file, ensure_folders, unknown_variables
+from appliance.storage.database import Database
+
+DISK_WARN_BYTES = 2 * 2**30
+DISK_BAD_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at."""
+
+    what: str
+    state: Literal["ok", "warn", "bad"]
+    detail: str
+    hint: str = ""
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Look at everything; a look that fails is a finding, not an error."""
+    return [
+        Finding("version", "ok", f"{__version__}, Python {platform.python_version()}"),
+        _configuration(),
+        _folders(settings),
+        _disk(settings),
+        await _database(settings),
+        _embeddings(settings),
+        _model(settings),
+        _engine(settings),
+        await _api(settings),
+    ]
+
+
+def _configuration() -> Finding:
+    unknown = unknown_variables()
+    if unknown:
+        return Finding(
+            "configuration", "warn", f"{', '.join(unknown)} is no setting.", "Correct or unset it."
+        )
+    return Finding("configuration", "ok", str(config_file() or "defaults and environment"))
+
+
+def _folders(settings: Settings) -> Finding:
+    try:
+        ensure_folders(settings)
+    except ApplianceError as error:
+        return Finding("folders", "bad", error.detail, error.hint)
+    return Finding("folders", "ok", f"data {settings.data_dir}, sockets {settings.sockets}")
+
+
+def _disk(settings: Settings) -> Finding:
+    try:
+        free = shutil.disk_usage(settings.data_dir).free
+    except OSError as error:
+        return Finding("disk", "bad", f"{settings.data_dir}: {error.strerror}.", "Check the mount.")
+    detail = f"{free / 2**30:.1f} GiB free"
+    if free < DISK_BAD_BYTES:
+        return Finding("disk", "bad", detail, "Free space now: soon nothing can be stored.")
+    if free < DISK_WARN_BYTES:
+        return Finding("disk", "warn", detail, "Free space or enlarge the volume.")
+    return Finding("disk", "ok", detail)
+
+
+async def _database(settings: Settings) -> Finding:
+    database = Database(settings.resolved_database_url)
+    try:
+        await database.check()
+        articles = await database.read(lambda records: records.knowledge.count())
+    except ApplianceError as error:
+        return Finding("database", "bad", error.detail, error.hint)
+    finally:
+        await database.aclose()
+    if not articles:
+        return Finding(
+            "database", "warn", "no articles", "Import knowledge with 'appliance kb import FILE'."
+        )
+    return Finding("database", "ok", f"migrated, {articles} articles")
+
+
+def _embeddings(settings: Settings) -> Finding:
+    try:
+        folder = settings.embeddings_dir or packaged_model()
+    except ApplianceError as error:
+        return Finding("embeddings", "bad", error.detail, error.hint)
+    if not list(folder.glob("*.safetensors")):
+        return Finding(
+            "embeddings", "bad", f"no model in {folder}", "Set APPLIANCE_EMBEDDINGS_DIR."
+        )
+    return Finding("embeddings", "ok", str(folder))
+
+
+def _model(settings: Settings) -> Finding:
+    try:
+        entry = weights.active(settings)
+        weights.locate(settings, entry)
+    except ApplianceError as error:
+        return Finding("model", "bad", error.detail, error.hint)
+    return Finding("model", "ok", f"{entry.name} ({entry.title})")
+
+
+def _engine(settings: Settings) -> Finding:
+    seen = health(settings.engine_socket)
+    status = seen.get("status")
+    if status == "ok":
+        return Finding("engine", "ok", f"serves {seen.get('model')}, sha256 {seen.get('sha256')}")
+    if status is None:
+        return Finding(
+            "engine",
+            "warn",
+            "not running",
+            "Start it with 'appliance up' or its unit; answers come from the articles meanwhile.",
+        )
+    state: Literal["warn", "bad"] = "warn" if status == "loading" else "bad"
+    return Finding(
+        "engine", state, f"{status}: {seen.get('detail') or ''}", "See the engine's log."
+    )
+
+
+async def _api(settings: Settings) -> Finding:
+    async with RunningAppliance.connect(settings) as running:
+        if running is None:
+            return Finding(
+                "api", "warn", "not running", "Start it with 'appliance up' or its unit."
+            )
+        try:
+            ready = await running.get("/ready")
+        except ApplianceError as error:
+            return Finding(
+                "api", "warn", f"not ready: {error.detail}", "Wait a moment, then look at its log."
+            )
+    return Finding("api", "ok", f"{ready['status']}, engine {ready['engine']}")

@@ -1,0 +1,86 @@
+"""``appliance up``: the appliance's processes under one roof, for a trial without systemd."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import httpx
+
+from appliance.errors import ApplianceError, Conflict
+from appliance.operations.locks import hold_lock
+from appliance.operations.processes import Child, StopRequested, appliance_command
+from appliance.settings import Settings, ensure_folders
+
+LOOK_SECONDS = 0.2
+START_TRIES = 3
+"""An API that ends this often before it was ever ready will not come up by trying on."""
+
+
+class Foreground:
+    """Starts api and engine, keeps them, ends them together."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._api = Child("api", appliance_command("api"))
+        self._engine = Child("engine", appliance_command("engine"))
+
+    def run(self) -> None:
+        """Run until SIGINT or SIGTERM.
+
+        :raises Conflict: the appliance of this data folder is running already.
+        :raises ApplianceError: the API does not come up.
+        """
+        ensure_folders(self._settings)
+        stop = StopRequested()
+        with hold_lock(self._settings.data_dir / "up.lock") as free:
+            if not free:
+                raise Conflict(
+                    f"The appliance in {self._settings.data_dir} is running already.",
+                    hint="Stop it, or choose another APPLIANCE_DATA_DIR and APPLIANCE_PORT.",
+                )
+            try:
+                self._keep(stop)
+            finally:
+                for child in (self._api, self._engine):
+                    child.terminate()
+                for child in (self._api, self._engine):
+                    child.finish()
+
+    def _keep(self, stop: StopRequested) -> None:
+        started = time.monotonic()
+        ready = False
+        starts = 0
+        while not stop.seen:
+            self._engine.keep()
+            starts += self._api.keep()
+            if not ready:
+                if starts > START_TRIES:
+                    raise ApplianceError(
+                        "The API does not come up.", hint="Its log above says why."
+                    )
+                ready = self._is_ready()
+                if ready:
+                    self._say(f"Ready after {time.monotonic() - started:.1f} s: {self.address}")
+            time.sleep(LOOK_SECONDS)
+        self._say("Stopping.")
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds the chat page."""
+        host = self._settings.host
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - shown, not bound
+        return f"http://{f'[{shown}]' if ':' in shown else shown}:{self._settings.port}/"
+
+    def _is_ready(self) -> bool:
+        try:
+            transport = httpx.HTTPTransport(uds=str(self._settings.api_socket))
+            with httpx.Client(transport=transport, timeout=2.0) as client:
+                return client.get("http://appliance/api/v1/ready").status_code == 200
+        except (httpx.HTTPError, OSError):
+            return False
+
+    @staticmethod
+    def _say(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()

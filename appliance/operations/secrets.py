@@ -1,0 +1,46 @@
+"""Secrets the appliance makes for itself: files only its own user can read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from appliance.errors import SettingsError
+
+SIZE = 32
+
+
+def load_secret(folder: Path, name: str) -> bytes:
+    """The secret of that name, made at first use. Two processes that start at once get the same
+    one.
+
+    :raises SettingsError: the file is too short, or cannot be read or made.
+    """
+    path = folder / "secrets" / name
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            temporary = path.with_name(f".{name}.{os.getpid()}")
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(SIZE))
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                # Linking fails where the name exists: whoever comes first wins, and nobody sees
+                # half a file.
+                os.link(temporary, path)
+            except FileExistsError:
+                pass
+            finally:
+                temporary.unlink()
+        secret = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"The secret {path} cannot be used: {error.strerror}.") from error
+    if len(secret) < SIZE:
+        raise SettingsError(
+            f"The secret {path} is damaged.",
+            hint="Remove the file; a new one is made at the next start.",
+        )
+    return secret

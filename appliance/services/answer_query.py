@@ -1,0 +1,290 @@
+"""THE STORY: a customer's message comes in, an answer goes out, and both are remembered.
+
+Three steps. ``accept`` stores the message before any thinking, so that nothing a customer wrote is
+lost. The graph thinks. ``finish`` stores everything the answer changes in one transaction: the
+reply, the message's state, the conversation's topic and status, the events. A crash between the two
+leaves a message marked as received, which is shown as interrupted and can be sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from appliance.domain import policy
+from appliance.domain.answer import Citation, Mode, Outcome, TokenUsage
+from appliance.domain.policy import Category, EscalationReason, Sentiment
+from appliance.domain.ports import Emit
+from appliance.domain.query import Query, Topic, Turn
+from appliance.domain.state import QueryState, Run
+from appliance.domain.text import clean
+from appliance.errors import InvalidInput, NotFound
+from appliance.graph.build import SupportGraph, as_result
+from appliance.logs import bind_query, get_logger
+from appliance.services.access import Principal
+from appliance.storage.database import Database, Records
+from appliance.storage.records import Conversation, Message
+
+log = get_logger()
+
+TITLE_CHARS = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A message as it arrives, checked by ``AnswerQuery``."""
+
+    user_id: str
+    message: str
+    conversation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """How an answer came about. ``stages`` are seconds; ``failures`` names agents that fell
+    back."""
+
+    outcome: Outcome
+    mode: Mode
+    flags: tuple[str, ...]
+    processing_time: float
+    escalated: bool
+    escalation_reason: EscalationReason | None
+    kb_results: list[dict[str, Any]]
+    citations: tuple[Citation, ...]
+    model: str | None
+    stages: dict[str, float]
+    tokens: TokenUsage
+    category_confidence: float = 0.0
+    sentiment_confidence: float = 0.0
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueryResult:
+    """The answer to a query, as the API returns it."""
+
+    conversation_id: str
+    message_id: str
+    response: str
+    category: Category
+    sentiment: Sentiment
+    priority: int
+    timestamp: datetime
+    metadata: Metadata
+
+
+@dataclass(slots=True)
+class Accepted:
+    """A stored message on its way through the graph."""
+
+    conversation: Conversation
+    message: Message
+    query: Query
+    started: float = field(default_factory=time.perf_counter)
+
+
+class AnswerQuery:
+    """Answers queries.
+
+    :param model_name: the name of the model in charge at this moment, or None.
+    """
+
+    def __init__(
+        self, database: Database, graph: SupportGraph, model_name: Callable[[], str | None]
+    ) -> None:
+        self._database = database
+        self._graph = graph
+        self._model_name = model_name
+        self._under_way: set[asyncio.Task[QueryResult]] = set()
+
+    async def accept(self, ask: Ask, principal: Principal) -> Accepted:
+        """Check and store a message.
+
+        :raises InvalidInput: it is empty or too long.
+        :raises Forbidden: the principal may not speak for that user.
+        :raises NotFound: the conversation is unknown, somebody else's, or another user's.
+        """
+        text = clean(ask.message)
+        user_id = clean(ask.user_id)
+        if not 1 <= len(text) <= policy.MESSAGE_MAX_CHARS:
+            raise InvalidInput(f"A message has 1 to {policy.MESSAGE_MAX_CHARS} visible characters.")
+        if not 1 <= len(user_id) <= policy.ID_MAX_CHARS:
+            raise InvalidInput(f"A user_id has 1 to {policy.ID_MAX_CHARS} visible characters.")
+        principal.speaks_for(user_id)
+        return await self._database.write(
+            lambda records: _accept(records, principal, user_id, text, ask.conversation_id)
+        )
+
+    def start(
+        self, accepted: Accepted, emit: Emit, left: asyncio.Event
+    ) -> asyncio.Task[QueryResult]:
+        """Answer in a task of its own: a customer who leaves does not undo what was accepted.
+
+        :param left: set it when nobody waits any more; the model stops, the articles finish the
+            answer.
+        """
+        task = asyncio.create_task(self._answer(accepted, Run(emit, left)))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def drain(self) -> None:
+        """Wait for the answers under way, before the process stops."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _answer(self, accepted: Accepted, run: Run) -> QueryResult:
+        bind_query(accepted.message.id)
+        state = await self._graph(accepted.query, run)
+        metadata = self._metadata(state, time.perf_counter() - accepted.started)
+        reply, conversation = await self._database.write(
+            lambda records: _finish(records, accepted, state, metadata)
+        )
+        log.info(
+            "query_answered",
+            conversation=conversation.id,
+            category=state["category"],
+            sentiment=state["sentiment"],
+            outcome=metadata.outcome,
+            mode=metadata.mode,
+            escalation_reason=metadata.escalation_reason,
+            seconds=metadata.processing_time,
+            tokens=asdict(metadata.tokens),
+        )
+        return QueryResult(
+            conversation_id=conversation.id,
+            message_id=reply.id,
+            response=reply.content,
+            category=state["category"],
+            sentiment=state["sentiment"],
+            priority=state["priority"],
+            timestamp=reply.created_at,
+            metadata=metadata,
+        )
+
+    def _metadata(self, state: QueryState, seconds: float) -> Metadata:
+        answer = state["answer"]
+        return Metadata(
+            outcome=answer.outcome,
+            mode=answer.mode,
+            flags=answer.flags,
+            processing_time=round(seconds, 4),
+            escalated=answer.outcome == "handoff",
+            escalation_reason=state.get("escalation_reason"),
+            kb_results=[as_result(passage) for passage in state.get("passages", ())],
+            citations=answer.citations,
+            model=self._model_name() if answer.tokens.generated else None,
+            stages=state["stages"],
+            tokens=answer.tokens,
+            category_confidence=state.get("category_confidence", 0.0),
+            sentiment_confidence=state.get("sentiment_confidence", 0.0),
+            failures=state["failures"],
+        )
+
+
+def case_reference(conversation_id: str) -> str:
+    """What people call an escalated conversation; short enough to read out on the telephone."""
+    return f"CASE-{conversation_id[:8].upper()}"
+
+
+def _accept(
+    records: Records, principal: Principal, user_id: str, text: str, conversation_id: str | None
+) -> Accepted:
+    user = records.users.ensure(user_id)
+    if conversation_id is None:
+        title = " ".join(text.split())[:TITLE_CHARS]
+        conversation = records.conversations.create(user.id, principal.owner, title)
+    else:
+        found = records.conversations.get(conversation_id, lock=True)
+        if found is None or not principal.sees(found) or found.user_id != user.id:
+            raise NotFound("There is no such conversation.")
+        conversation = found
+    history = records.messages.latest(conversation.id, policy.HISTORY_TURNS)
+    message = records.messages.add(conversation.id, "customer", text, "received")
+    records.events.add(
+        "query.created",
+        conversation_id=conversation.id,
+        user_id=user.id,
+        data={"message_id": message.id},
+    )
+    since = datetime.now(UTC) - timedelta(days=policy.REPEAT_WINDOW_DAYS)
+    recent = records.conversations.unresolved_articles(user.id, since, conversation.id)
+    topic = None
+    if conversation.topic_question is not None:
+        topic = Topic(
+            conversation.topic_article_id, conversation.topic_question, conversation.attempts
+        )
+    query = Query(
+        text=text,
+        user_id=user.id,
+        case_reference=case_reference(conversation.id),
+        history=tuple(Turn(turn.role, turn.content) for turn in history),
+        topic=topic,
+        vip=user.vip,
+        recent_articles=recent,
+    )
+    return Accepted(conversation, message, query)
+
+
+def _finish(
+    records: Records, accepted: Accepted, state: QueryState, metadata: Metadata
+) -> tuple[Message, Conversation]:
+    """Everything an answer changes, in one transaction."""
+    answer, topic = state["answer"], state["topic"]
+    conversation = records.conversations.get(accepted.conversation.id, lock=True)
+    if conversation is None:
+        raise NotFound("The conversation was deleted meanwhile.")
+    reply = records.messages.add(
+        conversation.id,
+        "assistant",
+        answer.response,
+        "sent",
+        reply_to=accepted.message.id,
+        category=state["category"],
+        sentiment=state["sentiment"],
+        priority=state["priority"],
+        outcome=answer.outcome,
+        mode=answer.mode,
+        escalated=metadata.escalated,
+        details={**asdict(metadata), "cut": answer.cut},
+    )
+    records.messages.set_state(accepted.message.id, "answered")
+    changed = records.conversations.update(
+        conversation.id,
+        category=state["category"],
+        priority=state["priority"],
+        topic_article_id=topic.article_id,
+        topic_question=topic.question,
+        attempts=topic.attempts,
+        status=_status(conversation, state),
+        escalation_reason=metadata.escalation_reason or conversation.escalation_reason,
+        case_reference=(
+            state["query"].case_reference if metadata.escalated else conversation.case_reference
+        ),
+    )
+    records.events.add(
+        "response.generated",
+        conversation_id=conversation.id,
+        user_id=conversation.user_id,
+        data={"message_id": reply.id, "outcome": answer.outcome, "mode": answer.mode},
+    )
+    if metadata.escalated and conversation.status != "escalated":
+        records.events.add(
+            "conversation.escalated",
+            conversation_id=conversation.id,
+            user_id=conversation.user_id,
+            data={"reason": metadata.escalation_reason},
+        )
+    return reply, changed
+
+
+def _status(conversation: Conversation, state: QueryState) -> Any:
+    """Escalated stays escalated until a person resolves it; a confirmation resolves, a new question
+    reopens."""
+    if state["answer"].outcome == "handoff" or conversation.status == "escalated":
+        return "escalated"
+    return "resolved" if state.get("intent") == "confirmation" else "open"

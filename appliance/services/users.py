@@ -1,0 +1,43 @@
+"""Customers as the desk knows them."""
+
+from __future__ import annotations
+
+from appliance.domain.policy import ID_MAX_CHARS
+from appliance.errors import InvalidInput, NotFound
+from appliance.storage.database import Database, Records
+from appliance.storage.records import User
+
+PAGE_MAX = 200
+
+
+class Users:
+    """Lists, reads and updates users. The VIP flag raises the priority of what they ask."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(self, *, limit: int, after: str | None = None) -> list[User]:
+        """Users by id, from behind ``after``."""
+        limit = max(1, min(limit, PAGE_MAX))
+        return list(await self._database.read(lambda records: records.users.list(limit, after)))
+
+    async def get(self, user_id: str) -> User:
+        """:raises NotFound: there is no such user."""
+        user = await self._database.read(lambda records: records.users.get(user_id))
+        if user is None:
+            raise NotFound("There is no such user.")
+        return user
+
+    async def put(self, user_id: str, *, name: str | None, email: str | None, vip: bool) -> User:
+        """Create or replace what is known of a user.
+
+        :raises InvalidInput: the id is empty or too long.
+        """
+        if not 1 <= len(user_id) <= ID_MAX_CHARS:
+            raise InvalidInput(f"A user id has 1 to {ID_MAX_CHARS} characters.")
+
+        def work(records: Records) -> User:
+            records.users.ensure(user_id)
+            return records.users.update(user_id, name=name, email=email, vip=vip)
+
+        return await self._database.write(work)

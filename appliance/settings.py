@@ -1,0 +1,236 @@
+"""One ``Settings`` object: TOML file, then ``APPLIANCE_*`` environment. The only reader of the
+environment.
+
+Every field is a setting, its upper-case name after ``APPLIANCE_`` is its variable, and its default
+is safe with no network. ``docs`` and ``appliance doctor`` list the fields from here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from appliance.errors import SettingsError
+
+HOME = Path(__file__).resolve().parent.parent
+"""Where the product's own files lie: models/, kb/, migrations/ beside the package."""
+
+INSTALLED = HOME.is_relative_to("/opt/appliance")
+"""True for an on-prem installation; a checkout keeps its state beside itself instead."""
+
+_DEFAULT_CONFIG = Path("/etc/appliance/appliance.toml")
+
+SOCKET_PATH_MAX = 107
+"""Longest path a Unix socket address can hold on Linux, in bytes."""
+
+
+class Settings(BaseSettings):
+    """What an administrator can change. Paths are absolute after validation."""
+
+    model_config = SettingsConfigDict(env_prefix="APPLIANCE_", extra="forbid", frozen=True)
+
+    data_dir: Path = Field(
+        default=Path("/var/lib/appliance") if INSTALLED else HOME / "var",
+        description="Folder that holds all state: database, index, weights, secrets.",
+    )
+    runtime_dir: Path | None = Field(
+        default=None,
+        description="Folder of Unix sockets; by default a short private one derived from data_dir.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address the API binds to.")
+    port: int = Field(default=8080, ge=0, le=65535, description="Port of the API and the pages.")
+    database_url: str = Field(
+        default="",
+        description="SQLAlchemy URL; empty means SQLite in data_dir. PostgreSQL: postgresql+psycopg://...",
+    )
+    model: str = Field(
+        default="",
+        description="Catalog name of the model; empty means what 'appliance models use' chose.",
+    )
+    embeddings_dir: Path | None = Field(
+        default=None,
+        description="Folder of a sentence-transformers model; empty means the packaged MiniLM.",
+    )
+    desk_name: str = Field(
+        default="Northleaf Support", max_length=80, description="Title of the chat page."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe level that is logged."
+    )
+    max_body_bytes: int = Field(
+        default=262_144, ge=16_384, description="Largest request body accepted, in bytes."
+    )
+    engine_threads: int = Field(
+        default=0, ge=0, description="Threads of the model; 0 means as many as there are cores."
+    )
+    engine_queue: int = Field(
+        default=16, ge=1, description="Requests that may wait for the model before 429."
+    )
+    engine_timeout: float = Field(
+        default=30.0, gt=0, description="Longest one model call may take, in seconds."
+    )
+    visitor_queries_per_minute: int = Field(
+        default=20, ge=1, description="Questions one visitor of the chat page may send a minute."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order: arguments, environment, TOML file. No .env file: a stray one must not decide."""
+        config = config_file()
+        if config is None:
+            return (init_settings, env_settings)
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _absolute(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in ("data_dir", "runtime_dir", "embeddings_dir"):
+            if values.get(name):
+                values[name] = Path(values[name]).expanduser().absolute()
+        return values
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The URL in force."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'appliance.db'}"
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of Unix sockets, not created here."""
+        if self.runtime_dir is not None:
+            return self.runtime_dir
+        if INSTALLED:
+            return Path("/run/appliance")
+        # Derived from the data folder so that every process of one appliance, whatever shell
+        # started it, finds the same sockets, and two appliances never share one.
+        digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:10]
+        return Path(tempfile.gettempdir()) / f"appliance-{os.getuid()}-{digest}"
+
+    @property
+    def engine_socket(self) -> Path:
+        """What clients of the engine connect to; a link to the engine in charge."""
+        return self.sockets / "engine.sock"
+
+    @property
+    def api_socket(self) -> Path:
+        """The operator's own way into the API: who can open this file is the administrator."""
+        return self.sockets / "api.sock"
+
+
+def config_file() -> Path | None:
+    """The TOML file in force, or None.
+
+    :raises SettingsError: ``APPLIANCE_CONFIG`` names a file that does not exist.
+    """
+    named = os.environ.get("APPLIANCE_CONFIG")
+    if named:
+        path = Path(named).expanduser().absolute()
+        if not path.is_file():
+            raise SettingsError(f"APPLIANCE_CONFIG names {path}, which is not a file.")
+        return path
+    return _DEFAULT_CONFIG if INSTALLED and _DEFAULT_CONFIG.is_file() else None
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; ``overrides`` win over file and environment.
+
+    :raises SettingsError: with the name of the first field that is wrong.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise SettingsError(f"{where}: {first['msg']}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{config_file()} is not valid TOML: {error}") from error
+
+
+def unknown_variables() -> list[str]:
+    """Names in the environment that look like settings and are none: logged at start, since a typo
+    must show."""
+    known = {f"APPLIANCE_{name.upper()}" for name in Settings.model_fields}
+    known |= {"APPLIANCE_CONFIG", "APPLIANCE_TORCH_INDEX"}
+    return sorted(
+        name for name in os.environ if name.startswith("APPLIANCE_") and name not in known
+    )
+
+
+def ensure_folders(settings: Settings) -> None:
+    """Create the data and socket folders, private to this user.
+
+    :raises SettingsError: when a folder cannot be made, belongs to somebody else (a planted folder
+        in a shared temporary directory), or makes socket paths too long for the kernel.
+    """
+    for folder in (settings.data_dir, settings.sockets):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owner = folder.stat()
+        except OSError as error:
+            raise SettingsError(f"{folder} cannot be used: {error.strerror}.") from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise SettingsError(f"{folder} is not writable for this user.")
+        if folder == settings.sockets and (
+            folder.is_symlink()
+            or owner.st_uid not in (os.getuid(), 0)
+            or stat.S_IMODE(owner.st_mode) & 0o022
+        ):
+            raise SettingsError(
+                f"{folder} could be changed by other users.",
+                hint="Remove it, or name a private folder with APPLIANCE_RUNTIME_DIR.",
+            )
+    longest = os.fsencode(settings.sockets / "engine-0000000000.sock")
+    if len(longest) > SOCKET_PATH_MAX:
+        raise SettingsError(
+            f"{settings.sockets} is too long for a socket path.",
+            hint="Name a shorter folder with APPLIANCE_RUNTIME_DIR.",
+        )
+
+
+OFFLINE_ENVIRONMENT = {
+    # Libraries that would reach for a hub, a tracer or a version check when asked nothing.
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "LANGSMITH_TRACING": "false",
+    "LANGSMITH_TRACING_V2": "false",
+    "LANGCHAIN_TRACING_V2": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def enforce_offline() -> None:
+    """Force every library's own switch for network use to off, whatever the shell exported.
+
+    Called first thing by each process, before the libraries are imported, because they read these
+    once.
+    """
+    os.environ.update(OFFLINE_ENVIRONMENT)
+
+
+def notify_socket() -> str | None:
+    """Where the service manager listens; systemd's variable, not a setting."""
+    return os.environ.get("NOTIFY_SOCKET") or None

@@ -1,0 +1,153 @@
+"""The one bridge between the async core and blocking SQL, and the unit of work: one call, one
+transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import TypeVar
+
+from sqlalchemy import URL, Connection
+from sqlalchemy.exc import DBAPIError
+
+from appliance.errors import StorageUnavailable
+from appliance.logs import get_logger
+from appliance.storage import migrate
+from appliance.storage.conversations import ConversationRepository
+from appliance.storage.engines import PATIENCE, Access, open_engine, parse_url, sqlite_file
+from appliance.storage.events import EventRepository
+from appliance.storage.failures import passing, raise_translated
+from appliance.storage.feedback import FeedbackRepository
+from appliance.storage.keys import KeyRepository
+from appliance.storage.knowledge import KnowledgeRepository
+from appliance.storage.messages import MessageRepository
+from appliance.storage.stats import StatsRepository
+from appliance.storage.users import UserRepository
+
+T = TypeVar("T")
+
+ATTEMPTS = 6
+"""How often a transaction that met a deadlock or a lock is tried before the caller hears of it."""
+
+FIRST_PAUSE = 0.02
+"""Longest pause before the second attempt, in seconds; it doubles with each."""
+
+READERS = 4
+WRITERS = 8
+
+log = get_logger()
+
+
+class Records:
+    """All repositories, on one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.users = UserRepository(connection)
+        self.conversations = ConversationRepository(connection)
+        self.messages = MessageRepository(connection)
+        self.feedback = FeedbackRepository(connection)
+        self.events = EventRepository(connection)
+        self.knowledge = KnowledgeRepository(connection)
+        self.keys = KeyRepository(connection)
+        self.stats = StatsRepository(connection)
+
+
+class Database:
+    """What is remembered, reached from coroutines. Opens nothing until first used.
+
+    ``read`` and ``write`` run ``work`` in a thread inside one transaction, which commits when
+    ``work`` returns and leaves nothing behind when it raises. After a deadlock ``work`` runs again
+    from the start, so it must change nothing but the database. A caller that is cancelled stops
+    waiting; work that has begun still ends, one way or the other.
+
+    :raises SettingsError: the URL names no database we support, or one whose driver is not
+        installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        parsed = parse_url(url)
+        # SQLite has one writer at a time. Queueing for it in one thread is fair; SQLite's own
+        # waiting is a lottery that the unlucky lose after ten seconds.
+        writers = WRITERS if sqlite_file(parsed) is None else 1
+        self._reading = _Lane(parsed, Access.READ, READERS)
+        self._writing = _Lane(parsed, Access.WRITE, writers)
+
+    async def write(self, work: Callable[[Records], T]) -> T:
+        """Run ``work`` in a transaction that may change things.
+
+        :raises StorageUnavailable: the database cannot be used now. When a commit itself failed,
+            whether it happened is unknown.
+        :raises Conflict: the change breaks a rule of the tables.
+        :raises InvalidInput: a value cannot be stored, as text with a zero byte in PostgreSQL.
+        """
+        return await self._writing.run(lambda connection: work(Records(connection)))
+
+    async def read(self, work: Callable[[Records], T]) -> T:
+        """Run ``work`` on one snapshot of the database, which refuses changes.
+
+        :raises StorageUnavailable: the database cannot be used now.
+        """
+        return await self._reading.run(lambda connection: work(Records(connection)))
+
+    async def check(self) -> None:
+        """Return when the database can be read and has the form this code expects.
+
+        :raises StorageUnavailable: says what is wrong and what to do.
+        """
+        await self._reading.run(migrate.require_head)
+
+    async def aclose(self) -> None:
+        """Let running work end, then close every connection. Later calls raise
+        StorageUnavailable."""
+        await asyncio.to_thread(self._reading.close)
+        await asyncio.to_thread(self._writing.close)
+
+
+class _Lane:
+    """An engine and the threads that use it, one connection for each."""
+
+    def __init__(self, url: URL, access: Access, width: int) -> None:
+        self._engine = open_engine(url, access, width)
+        self._threads = ThreadPoolExecutor(width, f"storage-{access.name.lower()}")
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        # The context goes along, so that lines logged from the thread carry the query's id.
+        context = copy_context()
+        try:
+            waiting = asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: context.run(self._transact, work)
+            )
+        except RuntimeError as error:
+            raise StorageUnavailable(
+                "The database is closed.", hint="The process is stopping."
+            ) from error
+        return await waiting
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        self._engine.dispose()
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        started = time.monotonic()
+        attempt = 1
+        while True:
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                # Whoever already waited for a lock as long as we are ready to wait has had the
+                # patience.
+                if (
+                    not passing(error)
+                    or attempt == ATTEMPTS
+                    or time.monotonic() - started > PATIENCE
+                ):
+                    raise_translated(error)
+            log.warning("storage_retry", attempt=attempt)
+            jitter = random.uniform(0.5, 1.0)  # noqa: S311 - keeps rivals apart, hides nothing
+            time.sleep(jitter * FIRST_PAUSE * 2 ** (attempt - 1))
+            attempt += 1

@@ -1,0 +1,157 @@
+"""What repositories return: plain values, detached from the database, in the words of ``domain``.
+
+A record's fields are the columns that are read; what must not travel, such as a key's hash, has no
+field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, TypedDict
+
+from appliance.domain.answer import Mode, Outcome
+from appliance.domain.policy import Category, EscalationReason, Role, Sentiment
+from appliance.domain.query import Speaker
+
+ConversationStatus = Literal["open", "escalated", "resolved"]
+
+MessageState = Literal["received", "answered", "failed", "sent"]
+"""A customer's message is received, then answered or failed; what the desk says is sent."""
+
+Rating = Literal["up", "down"]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A customer, known by the id that the calling system gave."""
+
+    id: str
+    name: str | None
+    email: str | None
+    vip: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One matter a customer came with. ``owner`` is the key or visitor that may see it.
+
+    ``category`` and ``priority`` (1 to 10) are those of the latest query, None before the first is
+    analysed. ``updated_at`` moves with every message.
+    """
+
+    id: str
+    user_id: str
+    owner: str
+    title: str
+    status: ConversationStatus
+    category: Category | None
+    priority: int | None
+    topic_article_id: str | None
+    topic_question: str | None
+    attempts: int
+    escalation_reason: EscalationReason | None
+    case_reference: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class ConversationChanges(TypedDict, total=False):
+    """The fields of a conversation that may change; an absent key leaves the field alone."""
+
+    title: str
+    status: ConversationStatus
+    category: Category | None
+    priority: int | None
+    topic_article_id: str | None
+    topic_question: str | None
+    attempts: int
+    escalation_reason: EscalationReason | None
+    case_reference: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation; ``seq`` counts from 1 without gaps.
+
+    What the analysis found (``category`` to ``mode``) stands on the desk's reply; ``details`` is
+    the rest of the answer's metadata as JSON. ``reply_to`` is the id of the message it answers.
+    """
+
+    id: str
+    conversation_id: str
+    seq: int
+    role: Speaker
+    content: str
+    state: MessageState
+    reply_to: str | None
+    category: Category | None
+    sentiment: Sentiment | None
+    priority: int | None
+    outcome: Outcome | None
+    mode: Mode | None
+    escalated: bool
+    details: Mapping[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What a customer thought of one answer; a message has at most one, the latest."""
+
+    id: str
+    message_id: str
+    conversation_id: str
+    rating: Rating
+    comment: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key without its secret. ``user_id`` ties a customer's key to one customer."""
+
+    id: str
+    name: str
+    role: Role
+    user_id: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+    def usable(self, at: datetime) -> bool:
+        """Neither revoked nor expired at that moment."""
+        return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeChange:
+    """What saving articles did, in numbers of articles, and the version that is now in force.
+
+    ``unchanged`` counts articles that were given and already stored word for word.
+    """
+
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    version: int
+
+
+class Counts(TypedDict):
+    """Totals: ``queries`` counts customers' messages, ``by_...`` and ``escalated`` the desk's
+    answers."""
+
+    queries: int
+    by_category: dict[str, int]
+    by_sentiment: dict[str, int]
+    by_outcome: dict[str, int]
+    by_mode: dict[str, int]
+    escalated: int
+    feedback: dict[Rating, int]
+    conversations: dict[ConversationStatus, int]

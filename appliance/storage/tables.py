@@ -1,0 +1,303 @@
+"""Every table, once: what the repositories query and what the migrations are compared with.
+
+The database itself refuses what the code must never write: unknown states, endless texts, orphans.
+Of categories, escalation reasons and event types only the length is checked: a desk may have its
+own one day.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import UniqueConstraint as Unique
+
+from appliance.domain import policy
+from appliance.domain.answer import Mode, Outcome
+from appliance.domain.query import Speaker
+from appliance.storage.records import ConversationStatus, MessageState, Rating
+from appliance.storage.types import Flag, Json, UtcDateTime
+
+ID_CHARS = policy.ID_MAX_CHARS
+WORD_CHARS = 64
+LINE_CHARS = 500
+CONTENT_CHARS = 65_536
+"""Longest message or article; well above what a customer may send, for agents and imported
+documents."""
+
+DELIVERY_STATES = ("pending", "delivered", "failed", "dead")
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+def _at_most(**limits: int) -> list[CheckConstraint]:
+    """Longest texts, in characters, by column."""
+    return [
+        CheckConstraint(f"length({name}) <= {limit}", name=f"{name}_length")
+        for name, limit in limits.items()
+    ]
+
+
+def _one_of(name: str, values: tuple[str, ...]) -> CheckConstraint:
+    known = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{name} IN ({known})", name=f"{name}_known")
+
+
+def _truth(name: str) -> CheckConstraint:
+    """TRUE and FALSE are 1 and 0 to SQLite, so one text serves both databases."""
+    return CheckConstraint(f"{name} IN (TRUE, FALSE)", name=f"{name}_truth")
+
+
+def _urgency() -> CheckConstraint:
+    return CheckConstraint(
+        f"priority BETWEEN {policy.PRIORITY_MIN} AND {policy.PRIORITY_MAX}", name="priority_range"
+    )
+
+
+def _text(name: str, *, null: bool = False) -> Column[str]:
+    return Column(name, Text, nullable=null)
+
+
+def _time(name: str, *, null: bool = False) -> Column[Any]:
+    return Column(name, UtcDateTime, nullable=null)
+
+
+def _count(name: str, *, null: bool = False) -> Column[int]:
+    return Column(name, Integer, nullable=null)
+
+
+def _key() -> Column[str]:
+    return Column("id", Text, primary_key=True)
+
+
+def _parent(name: str, target: str, *, on_delete: str | None, null: bool = False) -> Column[str]:
+    return Column(name, Text, ForeignKey(target, ondelete=on_delete), nullable=null)
+
+
+users = Table(
+    "users",
+    metadata,
+    _key(),
+    _text("name", null=True),
+    _text("email", null=True),
+    Column("vip", Flag, nullable=False),
+    _time("created_at"),
+    _time("updated_at"),
+    *_at_most(id=ID_CHARS, name=LINE_CHARS, email=LINE_CHARS),
+    _truth("vip"),
+    sqlite_strict=True,
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    _key(),
+    _parent("user_id", "users.id", on_delete=None),
+    _text("owner"),
+    _text("title"),
+    _text("status"),
+    _text("category", null=True),
+    _count("priority", null=True),
+    _text("topic_article_id", null=True),
+    _text("topic_question", null=True),
+    _count("attempts"),
+    _text("escalation_reason", null=True),
+    _text("case_reference", null=True),
+    _time("created_at"),
+    _time("updated_at"),
+    *_at_most(
+        id=ID_CHARS,
+        owner=ID_CHARS + WORD_CHARS,
+        title=LINE_CHARS,
+        category=WORD_CHARS,
+        topic_article_id=ID_CHARS,
+        topic_question=CONTENT_CHARS,
+        escalation_reason=WORD_CHARS,
+        case_reference=WORD_CHARS,
+    ),
+    _one_of("status", get_args(ConversationStatus)),
+    _urgency(),
+    CheckConstraint("attempts >= 0", name="attempts_range"),
+    Unique("case_reference"),
+    # Lists run newest first; the id behind the time makes their order total, so that pages never
+    # overlap.
+    Index(None, "updated_at", "id"),
+    Index(None, "user_id", "updated_at", "id"),
+    Index(None, "owner", "updated_at", "id"),
+    Index(None, "status", "updated_at", "id"),
+    sqlite_strict=True,
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    _key(),
+    _parent("conversation_id", "conversations.id", on_delete="CASCADE"),
+    _count("seq"),
+    _text("role"),
+    _text("content"),
+    _text("state"),
+    _parent("reply_to", "messages.id", on_delete="SET NULL", null=True),
+    _text("category", null=True),
+    _text("sentiment", null=True),
+    _count("priority", null=True),
+    _text("outcome", null=True),
+    _text("mode", null=True),
+    Column("escalated", Flag, nullable=False),
+    Column("details", Json, nullable=False),
+    _time("created_at"),
+    *_at_most(id=ID_CHARS, content=CONTENT_CHARS, category=WORD_CHARS),
+    CheckConstraint("seq >= 1", name="seq_range"),
+    _one_of("role", get_args(Speaker)),
+    _one_of("state", get_args(MessageState)),
+    _one_of("sentiment", policy.SENTIMENTS),
+    _urgency(),
+    _one_of("outcome", get_args(Outcome)),
+    _one_of("mode", get_args(Mode)),
+    _truth("escalated"),
+    Unique("conversation_id", "seq"),
+    Index(None, "reply_to"),
+    sqlite_strict=True,
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    _key(),
+    _parent("message_id", "messages.id", on_delete="CASCADE"),
+    _parent("conversation_id", "conversations.id", on_delete="CASCADE"),
+    _text("rating"),
+    _text("comment", null=True),
+    _time("created_at"),
+    _time("updated_at"),
+    *_at_most(id=ID_CHARS, comment=policy.COMMENT_MAX_CHARS),
+    _one_of("rating", get_args(Rating)),
+    Unique("message_id"),
+    Index(None, "conversation_id"),
+    sqlite_strict=True,
+)
+
+analytics_events = Table(
+    "analytics_events",
+    metadata,
+    _key(),
+    _text("type"),
+    _parent("conversation_id", "conversations.id", on_delete="SET NULL", null=True),
+    _text("user_id", null=True),
+    Column("data", Json, nullable=False),
+    _time("created_at"),
+    *_at_most(id=ID_CHARS, type=WORD_CHARS, user_id=ID_CHARS),
+    Index(None, "type", "created_at"),
+    Index(None, "conversation_id"),
+    sqlite_strict=True,
+)
+
+knowledge_entries = Table(
+    "knowledge_entries",
+    metadata,
+    _key(),
+    _count("position"),
+    _text("question"),
+    _text("answer"),
+    _text("category"),
+    _time("created_at"),
+    _time("updated_at"),
+    *_at_most(id=ID_CHARS, question=CONTENT_CHARS, answer=CONTENT_CHARS, category=WORD_CHARS),
+    Index(None, "position"),
+    sqlite_strict=True,
+)
+
+knowledge_state = Table(
+    "knowledge_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    _count("version"),
+    _text("digest"),
+    _time("updated_at"),
+    CheckConstraint("id = 1", name="single_row"),
+    *_at_most(digest=WORD_CHARS),
+    sqlite_strict=True,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _key(),
+    _text("name"),
+    _text("role"),
+    # No foreign key: a key may be cut for a customer who has not written yet.
+    _text("user_id", null=True),
+    _text("key_hash"),
+    _time("created_at"),
+    _time("expires_at", null=True),
+    _time("last_used_at", null=True),
+    _time("revoked_at", null=True),
+    *_at_most(id=ID_CHARS, name=LINE_CHARS, user_id=ID_CHARS, key_hash=ID_CHARS),
+    _one_of("role", policy.ROLES),
+    Unique("key_hash"),
+    sqlite_strict=True,
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    _key(),
+    _text("url"),
+    Column("events", Json, nullable=False),
+    _text("description", null=True),
+    _text("secret"),
+    # While a secret rotates, deliveries are signed with both until the older one expires.
+    _text("previous_secret", null=True),
+    _time("previous_secret_expires_at", null=True),
+    Column("active", Flag, nullable=False),
+    _time("created_at"),
+    _time("updated_at"),
+    *_at_most(
+        id=ID_CHARS,
+        url=2_048,
+        description=LINE_CHARS,
+        secret=LINE_CHARS,
+        previous_secret=LINE_CHARS,
+    ),
+    _truth("active"),
+    sqlite_strict=True,
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    _key(),
+    _parent("webhook_id", "webhooks.id", on_delete="CASCADE"),
+    _text("event_id"),
+    _text("event_type"),
+    Column("payload", Json, nullable=False),
+    _text("status"),
+    _count("attempts"),
+    _time("next_attempt_at", null=True),
+    _text("lease_owner", null=True),
+    _time("lease_expires_at", null=True),
+    _count("response_status", null=True),
+    _text("last_error", null=True),
+    _time("created_at"),
+    _time("delivered_at", null=True),
+    *_at_most(
+        id=ID_CHARS,
+        event_id=ID_CHARS,
+        event_type=WORD_CHARS,
+        lease_owner=ID_CHARS,
+        last_error=policy.COMMENT_MAX_CHARS,
+    ),
+    _one_of("status", DELIVERY_STATES),
+    CheckConstraint("attempts >= 0", name="attempts_range"),
+    Index(None, "status", "next_attempt_at"),
+    Index(None, "webhook_id", "created_at"),
+    sqlite_strict=True,
+)

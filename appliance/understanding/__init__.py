@@ -1,0 +1,1 @@
+"""Category, mood and intent of a message, by small heads over its embedding."""

@@ -1,0 +1,72 @@
+"""What an embedding does not show of a message: how it is written."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import numpy.typing as npt
+
+_HOSTILE = re.compile(
+    r"\b(?:idiots?|morons?|stupid|pathetic|incompetent|useless|scam(?:mers?)?|thie(?:f|ves)|crooks?|robbers?|liars?|"
+    r"disgust\w*|disgrace\w*|outrage\w*|garbage|rubbish|crap|bullshit|bull|shit\w*|fuck\w*|damn|hell|bloody|wtf|"
+    r"joke|clowns?|shame\w*|furious|fed\s+up|sick\s+of|worst|steal\w*|stole|rip\w*\s?off|fraud\w*|hate|trash|"
+    r"court|police|report\s+you|fire\w*\s+you|how\s+dare|enough)\b",
+    re.IGNORECASE,
+)
+_UNHAPPY = re.compile(
+    r"\b(?:sad\w*|disappoint\w*|frustrat\w*|annoy\w*|upset|worr\w*|unfortunate\w*|afraid|unhappy|confus\w*|"
+    r"difficult|struggl\w*|fail\w*|lost|losing|wrong|bad|poor|slow|never|still|again|problem|trouble|"
+    r"sorry|hurt\w*|stress\w*|anxious|regret\w*|terrible|awful|horrible)\b",
+    re.IGNORECASE,
+)
+_HAPPY = re.compile(
+    r"\b(?:love\w*|great|thank\w*|thx|awesome|amazing|excellent|perfect\w*|wonderful|fantastic|brilliant|"
+    r"happy|glad|pleased|delighted|enjoy\w*|nice\w*|lovely|best|cheers|appreciat\w*|superb|helpful|kind\w*|"
+    r"impress\w*|beautiful|yay|congrat\w*|compliment\w*)\b",
+    re.IGNORECASE,
+)
+_NEGATED = re.compile(r"\b(?:not|no|never|nothing|hardly|\w+n['’]t)\b", re.IGNORECASE)
+_SMILE = re.compile(
+    "[\U0001f600-\U0001f60f\U0001f642\U0001f64c\U0001f389\U0001f60d\U0001f970❤]|[:;]-?[)D]"
+)
+_FROWN = re.compile("[\U0001f61e-\U0001f62d\U0001f641☹]|:-?[(]")
+_RAGE = re.compile("[\U0001f620-\U0001f621\U0001f624\U0001f92c\U0001f595]")
+_QUESTION_START = re.compile(
+    r"^\W*(?:how|what|where|when|who|which|why|can|could|do|does|is|are|will|would|may)\b",
+    re.IGNORECASE,
+)
+
+SURFACE_SIZE = 14
+
+
+def surface(text: str) -> npt.NDArray[np.float32]:
+    """Shape (SURFACE_SIZE,), every value roughly between 0 and 1."""
+    letters = [c for c in text if c.isalpha()]
+    tokens = text.split()
+    shouted = [t for t in tokens if len(t) > 3 and t.isupper()]
+    size = max(len(tokens), 1)
+    return np.array(
+        [
+            min(len(_HOSTILE.findall(text)), 3) / 3,
+            min(len(_UNHAPPY.findall(text)), 3) / 3,
+            min(len(_HAPPY.findall(text)), 3) / 3,
+            min(len(_NEGATED.findall(text)), 3) / 3,
+            min(text.count("!"), 4) / 4,
+            min(text.count("?"), 2) / 2,
+            float("!!" in text or "?!" in text),
+            sum(c.isupper() for c in letters) / max(len(letters), 1),
+            min(len(shouted) / size, 1.0),
+            float(bool(_SMILE.search(text))),
+            float(bool(_FROWN.search(text))),
+            float(bool(_RAGE.search(text))),
+            min(size, 60) / 60,
+            float(bool(_QUESTION_START.search(text))),
+        ],
+        dtype=np.float32,
+    )
+
+
+def join(vectors: npt.NDArray[np.float32], texts: list[str]) -> npt.NDArray[np.float32]:
+    """Embeddings of shape (n, d) and the surface of their texts: shape (n, d + SURFACE_SIZE)."""
+    return np.hstack([vectors, np.stack([surface(t) for t in texts])]).astype(np.float32)

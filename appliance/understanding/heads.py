@@ -1,0 +1,78 @@
+"""A head: multinomial logistic regression over embeddings, small enough to train in a second at
+start.
+
+Saved as plain arrays, never as pickles, under the fingerprint of what it was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """``weights`` has shape (labels, features), ``bias`` shape (labels,)."""
+
+    labels: tuple[str, ...]
+    weights: Floats
+    bias: Floats
+
+    def probabilities(self, features: Floats) -> dict[str, float]:
+        """Label to probability for one feature vector of shape (features,)."""
+        logits = self.weights @ features + self.bias
+        odds = np.exp(logits - logits.max())
+        return dict(zip(self.labels, (odds / odds.sum()).tolist(), strict=True))
+
+
+def train(features: Floats, labels: Sequence[str], *, strength: float) -> Head:
+    """Fit a head. ``strength`` is scikit-learn's C: larger trusts the examples more.
+    Deterministic."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
+    model.fit(features, list(labels))
+    return Head(
+        tuple(str(label) for label in model.classes_),
+        np.asarray(model.coef_, dtype=np.float32),
+        np.asarray(model.intercept_, dtype=np.float32),
+    )
+
+
+def save(heads: dict[str, Head], fingerprint: str, path: Path) -> None:
+    """Write heads atomically."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {"fingerprint": np.array(fingerprint)}
+    for name, head in heads.items():
+        arrays[f"{name}.labels"] = np.array(head.labels)
+        arrays[f"{name}.weights"] = head.weights
+        arrays[f"{name}.bias"] = head.bias
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(temporary, allow_pickle=False, **arrays)
+    temporary.replace(path)
+
+
+def load(path: Path, fingerprint: str) -> dict[str, Head] | None:
+    """The heads saved under this fingerprint, or None where they are missing, damaged or of other
+    examples."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if str(arrays["fingerprint"]) != fingerprint:
+                return None
+            names = {key.split(".")[0] for key in arrays.files if "." in key}
+            return {
+                name: Head(
+                    tuple(str(label) for label in arrays[f"{name}.labels"]),
+                    arrays[f"{name}.weights"],
+                    arrays[f"{name}.bias"],
+                )
+                for name in names
+            }
+    except (OSError, ValueError, KeyError, EOFError):
+        return None

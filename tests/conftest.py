@@ -1,0 +1,25 @@
+"""What all tests share. Fixtures that start real servers live in the plugin modules named here."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ("tests.engine_process", "tests.storage_databases")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the issues' full numbers")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("full") and not config.getoption("--full"):
+            item.add_marker(pytest.mark.skip(reason="full numbers: ./install.sh test --full"))
+        if item.get_closest_marker("loopback"):
+            item.add_marker(pytest.mark.allow_hosts(["127.0.0.1", "::1"]))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """One event loop, as in production."""
+    return "asyncio"
