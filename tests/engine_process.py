@@ -27,7 +27,7 @@ MODEL = "smollm2-135m"
 COMMAND = (sys.executable, "-m", "appliance.llm.engine")
 PARENT = (sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])")
 """Runs the rest of the command line as its child."""
-_PATIENCE = 120.0
+_PATIENCE = 180.0
 
 
 def pytest_unconfigure() -> None:
@@ -59,8 +59,11 @@ class EngineProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("APPLIANCE_")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*(PARENT if parent else ()), *COMMAND]
-                + ["--model", model, "--socket", str(self.socket), *arguments],
+                [
+                    *(PARENT if parent else ()),
+                    *(*COMMAND, "--model", model, "--socket", str(self.socket)),
+                    *arguments,
+                ],
                 env=inherited
                 | {"APPLIANCE_DATA_DIR": str(data_dir), "APPLIANCE_RUNTIME_DIR": str(self.folder)}
                 | (environment or {}),

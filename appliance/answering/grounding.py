@@ -1,31 +1,47 @@
 """The judge: is a sentence supported by a passage? Code decides, not the model that wrote it.
 
-A sentence passes when one sentence of a passage, or two neighbours, hold nearly all its content
-words, every number, code, address and menu step in it, every name, and as much or as little
-negation. It errs towards "no": a cut sentence costs style, an invented one costs trust.
+A sentence passes when it says what one sentence of a passage says, or one whole clause of it: the
+same words of meaning in the same order, none added, none left out, the same numbers, amounts, codes
+and menu paths. Leaving a word out is no smaller change than adding one: "14 days after the first
+failed payment" without "failed" is a promise nobody made. It errs towards "no": a cut sentence
+costs style, an invented one costs trust.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from typing import Final
 
 from appliance.domain.passage import Article, Passage
-from appliance.domain.policy import SAID_MIN, SUPPORT_MIN
-from appliance.domain.text import (
-    content_stems,
-    facts,
-    menu_steps,
-    negations,
-    sentences,
-    words,
+from appliance.domain.text import facts, menu_steps, sentences, stem, words
+
+FILLERS: Final = frozenset(
+    {
+        "a",
+        "an",
+        "the",
+        "and",
+        "of",
+        "that",
+        "which",
+        "this",
+        "these",
+        "those",
+        "it",
+        "its",
+        "our",
+        "your",
+    }
+    | {"you", "we", "is", "are", "was", "were", "be", "been", "being", "please", "also"}
 )
+"""Words that a rewording may add or drop. Not among them: what negates, limits, permits, obliges,
+or says when."""
 
-SHORTEST = 3
-"""Content words below which a sentence says too little to be judged."""
+SHORTEST: Final = 3
+"""Words of meaning below which a sentence says too little to be judged."""
 
-_NAME = re.compile(r"(?<![.!?:]\s)(?<!^)\b[A-Z][\w-]+")
+_CLAUSE_END: Final = re.compile(r",\s+and\s+|;\s+")
 
 
 def supporting_passage(sentence: str, passages: Sequence[Passage]) -> Passage | None:
@@ -35,52 +51,31 @@ def supporting_passage(sentence: str, passages: Sequence[Passage]) -> Passage | 
 
 def is_supported(sentence: str, source: str) -> bool:
     """Whether ``source`` says what ``sentence`` says."""
-    if sentence.rstrip().endswith("?"):
-        return False  # a question put to the customer is no knowledge
-    wanted = content_stems(sentence)
-    if len(wanted) < SHORTEST:
+    gist = _gist(sentence)
+    if len(gist) < SHORTEST or sentence.rstrip().endswith("?"):
         return False
-    return any(_holds(window, sentence, wanted) for window in _windows(sentences(source)))
-
-
-def unsaid(article: Article, said: Iterable[str]) -> list[str]:
-    """Sentences of the article, in order, that the sentences already said do not cover."""
-    spoken = content_stems(" ".join(said))
-    spoken_facts = facts(" ".join(said))
-    return [
-        sentence
-        for sentence in sentences(article.answer)
-        if not (
-            facts(sentence) <= spoken_facts
-            and _share(content_stems(sentence), spoken) >= SAID_MIN.value
-        )
-    ]
-
-
-def _windows(parts: Sequence[str]) -> Iterable[str]:
-    yield from parts
-    yield from (" ".join(pair) for pair in pairwise(parts))
-
-
-def _holds(source: str, sentence: str, wanted: set[str]) -> bool:
-    return (
-        _share(wanted, content_stems(source)) >= SUPPORT_MIN.value
-        and facts(sentence) <= facts(source)
-        and menu_steps(sentence) <= menu_steps(source)
-        and {name.lower() for name in _NAME.findall(sentence)} <= _names(source)
-        and (negations(sentence) > 0) == (negations(_nearest(source, wanted)) > 0)
+    return any(
+        gist == _gist(part)
+        and facts(sentence) == facts(part)
+        and menu_steps(sentence) == menu_steps(part)
+        for part in _parts(source)
     )
 
 
-def _names(source: str) -> set[str]:
-    return {word.lower() for word in re.findall(r"[\w-]+", source)} | set(words(source))
+def unsaid(article: Article, said: Iterable[str]) -> list[str]:
+    """Sentences of the article, in order, that none of the sentences already said repeats whole."""
+    gists = {_gist(sentence) for sentence in said}
+    return [part for part in sentences(article.answer) if _gist(part) not in gists]
 
 
-def _nearest(source: str, wanted: set[str]) -> str:
-    """Of a window's sentences the one that shares most words: its negation is the one that
-    counts."""
-    return max(sentences(source), key=lambda part: len(wanted & content_stems(part)), default="")
+def _parts(source: str) -> Iterable[str]:
+    """The sentences of a source and their independent clauses."""
+    for sentence in sentences(source):
+        yield sentence
+        clauses = _CLAUSE_END.split(sentence)
+        if len(clauses) > 1:
+            yield from clauses
 
 
-def _share(wanted: set[str], held: set[str]) -> float:
-    return len(wanted & held) / len(wanted) if wanted else 1.0
+def _gist(text: str) -> tuple[str, ...]:
+    return tuple(stem(word) for word in words(text) if word not in FILLERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,7 +85,7 @@ def note(text: str) -> None:
 
 def progress(length: int, label: str) -> Any:
     """A progress bar on stderr; silent where stderr is no terminal."""
-    return click.progressbar(range(length), label=label, file=click.get_text_stream("stderr"))
+    return click.progressbar(range(length), label=label, file=sys.stderr)
 
 
 def fail(detail: str, hint: str = "") -> None:

@@ -122,12 +122,5 @@ PROMPT_CHARS: Final = 2_000
 # --- answering ------------------------------------------------------------------------------------
 ANSWER_MAX_TOKENS: Final = 160
 """Longest draft, in tokens."""
-SUPPORT_MIN: Final = Threshold(
-    0.85,
-    "share of a sentence's content words that its source must hold: one in seven may be new",
-)
-SAID_MIN: Final = Threshold(
-    0.7, "share of a source sentence's content words that the answer must hold to have said it"
-)
 QUERY_DEADLINE_SECONDS: Final = 90.0
 """A customer message without an answer after this long was interrupted, by a crash for example."""

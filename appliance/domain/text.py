@@ -30,25 +30,10 @@ _FACT: Final = re.compile(
 # The right side is looked at, not consumed, so that the middle step of a path joins both its
 # neighbours.
 _PATH_JOINT: Final = re.compile(r"([\w&'-]+)\s*>\s*(?=([\w&'-]+))")
-_NEGATION: Final = re.compile(
-    r"\b(?:no|not|never|none|nothing|neither|nor|without|cannot|unless|\w+n['’]t)\b", re.IGNORECASE
-)
-
 # Invisible characters hide instructions from people, not from models: zero-width, bidi controls,
 # tags.
 _INVISIBLE: Final = re.compile(
     "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0000-\U000e007f]"
-)
-
-STOPWORDS: Final = frozenset(
-    """
-    a about after all also am an and any are as at be because been before being but by can could did
-    do does doing done for from had has have having he her here hers him his how i if in into is it
-    its just like may me might more most much must my of off on once one only or other our out over
-    own please same she should so some such than that the their them then there these they this
-    those to too under until up us very via was we were what when where which while who whom why
-    will with would you your yours
-    """.split()  # noqa: SIM905 - a list of 200 literals reads worse
 )
 
 
@@ -79,11 +64,6 @@ def stem(word: str) -> str:
     return word
 
 
-def content_stems(text: str) -> set[str]:
-    """Stems of the words that carry meaning."""
-    return {stem(w) for w in words(text) if w not in STOPWORDS}
-
-
 def facts(text: str) -> set[str]:
     """Numbers, amounts, codes, addresses: what may be quoted but never altered."""
     found = (re.sub(r"[\s,.:]+$", "", match) for match in _FACT.findall(text))
@@ -97,8 +77,3 @@ def menu_steps(text: str) -> set[tuple[str, str]]:
     Only those words surely belong to the path; its first and last step run on into the sentence.
     """
     return {(left.lower(), right.lower()) for left, right in _PATH_JOINT.findall(text)}
-
-
-def negations(text: str) -> int:
-    """How many words of the text negate."""
-    return len(_NEGATION.findall(text))

@@ -132,12 +132,14 @@ def _judged(outcome: Outcome) -> list[bool]:
     answer = outcome.state["answer"]
     if answer.outcome != "answered":
         return []
-    body = answer.response
-    for own in DESK_SENTENCES:
-        body = body.replace(own, "")
+    own = {part for said in DESK_SENTENCES for part in sentences(said)}
     passages = outcome.state.get("passages", ())
-    verbatim = {s for p in passages for s in sentences(p.article.answer)}
-    return [s in verbatim or supporting_passage(s, passages) is not None for s in sentences(body)]
+    verbatim = {part for p in passages for part in sentences(p.article.answer)}
+    return [
+        part in verbatim or supporting_passage(part, passages) is not None
+        for part in sentences(answer.response)
+        if part not in own
+    ]
 
 
 def _latency(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:

@@ -16,6 +16,7 @@ import pytest
 
 from appliance.errors import ModelUnavailable
 from appliance.llm.catalog import EMBEDDED, Catalog
+from appliance.llm.engine.process import DRAIN_SECONDS
 from appliance.llm.interface import ChatMessage
 from appliance.llm.openai_client import OpenAIChatModel
 from tests.engine_process import EngineProcess, StartEngine
@@ -32,7 +33,7 @@ def test_the_first_start_answers_while_it_measures(engine_home: Path) -> None:
     (refused,) = seen["refused"]
     assert (refused["status"], refused["body"]["error"]["code"]) == (503, "not_ready")
     assert int(refused["retry_after"]) >= 1
-    assert seen["slowest_health"] < 1
+    assert seen["slowest_health"] < 2
     assert seen["exit"] == 0
     health = seen["health"]
     assert health["status"] == "ok"
@@ -51,6 +52,8 @@ def test_the_fastest_type_that_is_not_worse_is_kept_alone(engine_home: Path) -> 
     kept = {path.name for path in folder.iterdir() if path.suffix in (".gguf", ".part")}
     assert kept == {SHIPPED.file, chosen["file"]}
     shipped = choice["measured"][0]["verdict"]
+    assert -1.5 < shipped["likelihood"] < -0.5
+    assert shipped["right"] >= 12  # guessing gets 6 of 24
     for measured in able:
         assert measured["verdict"]["right"] >= shipped["right"]
         assert measured["verdict"]["likelihood"] >= shipped["likelihood"] - choice["likelihood_tolerance"]
@@ -60,7 +63,6 @@ def test_the_second_start_does_not_measure(engine: EngineProcess, engine_home: P
     seen = json.loads((engine_home / "first-start.json").read_text())
     assert engine.lines("type measured") == []
     assert engine.health()["sha256"] == seen["health"]["sha256"]
-    assert engine.lines("model loaded")[0]["seconds"] < 10
 
 
 def limit_files_to(size: int) -> None:
@@ -153,7 +155,7 @@ def test_sigterm_finishes_what_runs_and_refuses_the_rest(start_engine: StartEngi
     with engine.client() as client:
         body = {
             "messages": [{"role": "user", "content": "Tell me a story."}],
-            "max_tokens": 60,
+            "max_tokens": 20,
             "stream": True,
             "temperature": 2,
             "seed": 1,
@@ -180,14 +182,14 @@ def test_sigterm_does_not_wait_for_ever(start_engine: StartEngine) -> None:
             "seed": 1,
         }
         with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()
+            next(lines)
             started = time.monotonic()
             engine.process.send_signal(signal.SIGTERM)
-            rest = b"".join(answer.iter_raw())
+            last = [line for line in lines if line][-1]
     assert engine.process.wait(10) == 0
-    assert time.monotonic() - started < 12
-    assert b'"code":"stopping"' in rest
-    assert b"[DONE]" not in rest
+    assert DRAIN_SECONDS <= time.monotonic() - started < DRAIN_SECONDS + 5
+    assert '"code":"stopping"' in last
 
 
 def test_sigterm_while_loading_ends_it(start_engine: StartEngine) -> None:

@@ -113,6 +113,7 @@ async def test_a_waiting_client_that_leaves_is_never_answered(engine: EngineProc
             waiting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await waiting
+        await asyncio.sleep(0.2)
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running

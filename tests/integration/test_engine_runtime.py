@@ -14,7 +14,6 @@ from appliance.errors import WeightsError
 from appliance.llm.catalog import EMBEDDED, Catalog
 from appliance.llm.engine.llamacpp import Model
 from appliance.llm.engine.runtime import PREFILL_BATCH, Runtime, shared_prefix
-from appliance.llm.engine.trial import GENERATED_TOKENS, PROMPT_TOKENS, measure
 from appliance.llm.engine.work import CancelFlag, Delta, Finished, Sampling, Work
 from appliance.llm.interface import ChatMessage
 from appliance.llm.templates import template
@@ -171,13 +170,3 @@ def test_damaged_weights_are_refused(tmp_path: Path, damage: str) -> None:
             file.write(b"PK\x03\x04")
     with pytest.raises(WeightsError):
         Runtime(path, CHATML, threads=1)
-
-
-def test_a_trial_says_what_it_found() -> None:
-    verdict = measure(shipped(), CHATML, threads=2)
-    assert verdict.prompt_seconds > 0
-    assert verdict.generate_seconds > 0
-    assert (PROMPT_TOKENS, GENERATED_TOKENS) == (150, 60)
-    assert -1.5 < verdict.likelihood < -0.5
-    # Far from guessing, which gets 6 of 24.
-    assert verdict.right >= 12

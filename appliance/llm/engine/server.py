@@ -116,7 +116,7 @@ async def _submit(scheduler: Scheduler, asked: ChatRequest) -> Ticket:
         raise RequestError(
             f"The context holds {generator.context} tokens; the prompt has {len(prompt)} and "
             f"{max(limit, 1)} are to be generated.",
-            param="messages",
+            param="messages" if room < 1 else "max_tokens",
             code="context_length_exceeded",
         )
     return scheduler.submit(Work(prompt, limit, asked.stops, asked.sampling))
