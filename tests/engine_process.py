@@ -1,7 +1,7 @@
 """Fixtures: real engines as real processes, with the embedded weights.
 
-The very first start, which makes and measures types of the weights, happens once a test session; what it
-was seen to do is kept, and every other engine starts from hard links of its weights folder.
+The very first start, which makes and measures types of the weights, happens once a test session;
+what it was seen to do is kept, and every other engine starts from hard links of its weights folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _PATIENCE = 180.0
 
 
 def pytest_unconfigure() -> None:
-    """Close what llama_cpp leaves open for its whole life, before it is reported as a leak of ours."""
+    """Close what llama_cpp leaves open for its whole life, before it is reported as a leak of
+    ours."""
     for name in ("outnull_file", "errnull_file"):
         file = getattr(sys.modules.get("llama_cpp._utils"), name, None)
         if file is not None:
@@ -56,7 +57,9 @@ class EngineProcess:
         self.socket = self.folder / "engine.sock"
         self.data_dir = data_dir
         self.log = self.folder / "log"
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("APPLIANCE_")}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("APPLIANCE_")
+        }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
@@ -75,18 +78,23 @@ class EngineProcess:
     def client(self, timeout: float = 60.0) -> httpx.Client:
         """A client that talks to this engine only."""
         transport = httpx.HTTPTransport(uds=str(self.socket), trust_env=False)
-        return httpx.Client(base_url="http://engine", transport=transport, timeout=timeout, trust_env=False)
+        return httpx.Client(
+            base_url="http://engine", transport=transport, timeout=timeout, trust_env=False
+        )
 
     def health(self) -> dict[str, Any]:
         """What ``/health`` says; :class:`OSError` as long as nobody listens."""
-        # Tried first because httpx's synchronous client leaves a socket open that could not connect.
+        # Tried first because httpx's synchronous client leaves a socket open that could not
+        # connect.
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(self.socket))
         with self.client(5.0) as client:
             body: dict[str, Any] = client.get("/health").json()
             return body
 
-    def wait(self, until: str = "ok", *, watch: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def wait(
+        self, until: str = "ok", *, watch: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         """Wait for a status of ``/health``."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
@@ -106,10 +114,14 @@ class EngineProcess:
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
         """The log so far, or its lines of one event."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        lines = [
+            json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")
+        ]
         return [line for line in lines if event is None or line["event"] == event]
 
-    def complete(self, text: str, *, client: httpx.Client | None = None, **fields: Any) -> httpx.Response:
+    def complete(
+        self, text: str, *, client: httpx.Client | None = None, **fields: Any
+    ) -> httpx.Response:
         """Ask for a completion of one user message, greedy unless told otherwise."""
         body = {"messages": [{"role": "user", "content": text}], "temperature": 0, **fields}
         if client is not None:
@@ -214,7 +226,8 @@ StartEngine = Callable[..., EngineProcess]
 
 @pytest.fixture
 def start_engine(engine_home: Path, tmp_path: Path) -> Iterator[StartEngine]:
-    """Start engines of one's own; arguments go to :class:`EngineProcess`. They are ended afterwards."""
+    """Start engines of one's own; arguments go to :class:`EngineProcess`. They are ended
+    afterwards."""
     running: list[EngineProcess] = []
 
     def start(*, weights: bool = True, wait: bool = True, **options: Any) -> EngineProcess:

@@ -13,8 +13,13 @@ from appliance.api.schemas import EscalateRequest, FeedbackRequest
 from appliance.bootstrap import Appliance
 from appliance.domain.policy import ID_MAX_CHARS
 from appliance.services.access import Principal
-from appliance.services.conversations import PAGE_MAX, Handoff, ShownMessage
-from appliance.storage.records import Conversation, Feedback
+from appliance.services.conversations import (
+    PAGE_MAX,
+    Handoff,
+    ShownConversation,
+    ShownMessage,
+)
+from appliance.storage.records import Feedback
 
 Limit = Annotated[int, Parameter(ge=1, le=PAGE_MAX)]
 Id = Annotated[str, Parameter(min_length=1, max_length=ID_MAX_CHARS)]
@@ -23,7 +28,7 @@ Id = Annotated[str, Parameter(min_length=1, max_length=ID_MAX_CHARS)]
 class ConversationPage(Struct):
     """Conversations, latest updated first."""
 
-    items: list[Conversation]
+    items: list[ShownConversation]
 
 
 class MessagePage(Struct):
@@ -57,7 +62,7 @@ class ConversationController(Controller):
     @get("/{conversation_id:str}", responses=documented(401, 404))
     async def get_conversation(
         self, conversation_id: str, principal: Principal, appliance: Appliance
-    ) -> Conversation:
+    ) -> ShownConversation:
         """One conversation."""
         return await appliance.conversations.get(principal, conversation_id)
 

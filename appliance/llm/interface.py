@@ -1,4 +1,5 @@
-"""The contract of a language model. The engine, vLLM, a remote service and the scripted twin all keep it."""
+"""The contract of a language model. The engine, vLLM, a remote service and the scripted twin all
+keep it."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a completion. The last one has ``finish_reason`` and, if the backend tells, ``usage``."""
+    """A piece of a completion. The last one has ``finish_reason`` and, if the backend tells,
+    ``usage``."""
 
     text: str = ""
     finish_reason: Literal["stop", "length"] | None = None
@@ -40,7 +42,8 @@ EngineState = Literal["ok", "loading", "down"]
 
 @dataclass(frozen=True, slots=True)
 class ModelHealth:
-    """Whether the model can answer now, and which weights it is. ``sha256`` is of the file being served."""
+    """Whether the model can answer now, and which weights it is. ``sha256`` is of the file being
+    served."""
 
     state: EngineState
     model: str | None = None
@@ -52,8 +55,8 @@ class ChatModel(Protocol):
     """Completes chats. Sampling is greedy: the same prompt gets the same words.
 
     Both calls raise ``ModelUnavailable`` (down, loading, full, too slow; safe to fall back) or
-    ``ModelRejected`` (the request itself was refused; a defect). Closing the iterator early stops the
-    generation.
+    ``ModelRejected`` (the request itself was refused; a defect). Closing the iterator early stops
+    the generation.
     """
 
     def stream(

@@ -1,8 +1,9 @@
-"""A chat model behind the OpenAI chat-completions protocol: the engine's socket now, vLLM by URL later.
+"""A chat model behind the OpenAI chat-completions protocol: the engine's socket now, vLLM by URL
+later.
 
-Nothing is retried and no proxy is asked. Each request opens its own connection: on a Unix socket that
-costs a fraction of a millisecond, and a request made after the link was switched to another engine goes
-there, where a kept connection would hold on to the old one.
+Nothing is retried and no proxy is asked. Each request opens its own connection: on a Unix socket
+that costs a fraction of a millisecond, and a request made after the link was switched to another
+engine goes there, where a kept connection would hold on to the old one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class OpenAIChatModel:
     """Keeps :class:`~appliance.llm.interface.ChatModel`.
 
     :param base_url: the server's root, without ``/v1``.
-    :param socket: connect to this Unix socket instead of the URL's host; may be a link that is switched.
+    :param socket: connect to this Unix socket instead of the URL's host; may be a link that is
+        switched.
     :param model: the name to ask for; None leaves it to a server that serves one model.
     :param timeout: the longest one call may take, in seconds, from connecting to the last token.
     """
@@ -67,8 +69,8 @@ class OpenAIChatModel:
         """Yield the completion piece by piece; closing the generator closes the connection."""
         body = self._body(messages, max_tokens, stop)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        # One deadline for all steps instead of a timeout around them: between two steps the caller's own
-        # code runs, and a timeout there would be raised in the wrong place.
+        # One deadline for all steps instead of a timeout around them: between two steps the
+        # caller's own code runs, and a timeout there would be raised in the wrong place.
         deadline = asyncio.get_running_loop().time() + self._timeout
         async with _within(deadline):
             response = await self._send(body, stream=True)
@@ -113,10 +115,13 @@ class OpenAIChatModel:
         """Release connections."""
         await self._client.aclose()
 
-    def _body(self, messages: Sequence[ChatMessage], max_tokens: int, stop: Sequence[str]) -> dict[str, Any]:
+    def _body(
+        self, messages: Sequence[ChatMessage], max_tokens: int, stop: Sequence[str]
+    ) -> dict[str, Any]:
         body: dict[str, Any] = {
             "messages": [
-                {"role": message.role, "content": _sendable(message.content)} for message in messages
+                {"role": message.role, "content": _sendable(message.content)}
+                for message in messages
             ],
             "max_tokens": max_tokens,
             "temperature": 0,
@@ -139,7 +144,8 @@ class OpenAIChatModel:
 
 @asynccontextmanager
 async def _within(deadline: float) -> AsyncGenerator[None, None]:
-    """Whatever keeps an answer from arriving means the same to the caller: no model at the moment."""
+    """Whatever keeps an answer from arriving means the same to the caller: no model at the
+    moment."""
     try:
         async with asyncio.timeout_at(deadline):
             yield

@@ -1,4 +1,5 @@
-"""What comes back over the chat-completions protocol, read with patience: servers differ in what they add."""
+"""What comes back over the chat-completions protocol, read with patience: servers differ in what
+they add."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _LONGEST_LINE: Final = 1 << 20
 
 
 class Fault(msgspec.Struct):
-    """An error object. ``message`` may quote the request, and the request has the customer's words in it."""
+    """An error object. ``message`` may quote the request, and the request has the customer's words
+    in it."""
 
     message: str = ""
     type: str | None = None
@@ -64,8 +66,8 @@ class _Health(msgspec.Struct):
 async def events(blocks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     """The data of each server-sent event up to ``[DONE]``.
 
-    Lines end at a line feed only: httpx's own line reader also cuts at separators such as U+2028, which
-    JSON may contain as they are.
+    Lines end at a line feed only: httpx's own line reader also cuts at separators such as U+2028,
+    which JSON may contain as they are.
 
     :raises ModelUnavailable: a line without end.
     """

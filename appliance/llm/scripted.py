@@ -15,8 +15,8 @@ from appliance.llm.interface import ChatMessage, Chunk, Completion, ModelHealth
 class ScriptedModel:
     """Answers from a list, in order and the last one for ever, or from a function of the messages.
 
-    A word with the white space before it counts as one token. The prompt's words that the previous prompt
-    began with count as cached, as in the engine.
+    A word with the white space before it counts as one token. The prompt's words that the previous
+    prompt began with count as cached, as in the engine.
 
     :param replies: what to say.
     :param fail_after: raise ``ModelUnavailable`` after this many pieces; 0 is before the first.
@@ -89,7 +89,9 @@ class ScriptedModel:
     def _usage(self, messages: Sequence[ChatMessage], generated: int) -> TokenUsage:
         prompt = [word for m in messages for word in (f"<{m.role}>", *_words(m.content))]
         pairs = enumerate(zip(prompt, self._previous, strict=False))
-        shared = next((at for at, (new, old) in pairs if new != old), min(len(prompt), len(self._previous)))
+        shared = next(
+            (at for at, (new, old) in pairs if new != old), min(len(prompt), len(self._previous))
+        )
         self._previous = prompt
         # One token is always evaluated, for the scores of the first word.
         return TokenUsage(len(prompt), max(0, min(shared, len(prompt) - 1)), generated)

@@ -1,8 +1,9 @@
 """Our own chat templates, by id: from messages to segments the tokenizer can be trusted with.
 
-Weights carry templates as Jinja programs; those are never run (CVE-2024-34359). A template here yields
-segments: a control marker is tokenized as the one special token it is, everything else as plain text. So
-a customer who types ``<|im_end|>`` types seven ordinary tokens and ends nobody's turn.
+Weights carry templates as Jinja programs; those are never run (CVE-2024-34359). A template here
+yields segments: a control marker is tokenized as the one special token it is, everything else as
+plain text. So a customer who types ``<|im_end|>`` types seven ordinary tokens and ends nobody's
+turn.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from appliance.llm.interface import ChatMessage
 
 
 class Segment(NamedTuple):
-    """A stretch of a prompt; ``is_control`` marks a template's own marker, never a message's content."""
+    """A stretch of a prompt; ``is_control`` marks a template's own marker, never a message's
+    content."""
 
     text: str
     is_control: bool
@@ -24,7 +26,8 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """``markers`` are the control tokens the weights must have for this template to mean anything."""
+    """``markers`` are the control tokens the weights must have for this template to mean
+    anything."""
 
     id: str
     markers: tuple[str, ...]
@@ -33,8 +36,8 @@ class Template:
     def render(self, messages: Sequence[ChatMessage]) -> list[Segment]:
         """The prompt up to where the model begins to answer. Nothing is added that was not given.
 
-        A beginning-of-text token is one of the segments where the family wants it, so the tokenizer must
-        add none itself.
+        A beginning-of-text token is one of the segments where the family wants it, so the tokenizer
+        must add none itself.
         """
         return self._render(messages)
 
@@ -48,12 +51,13 @@ def _plain(text: str) -> Segment:
 
 
 def _smollm2(messages: Sequence[ChatMessage]) -> list[Segment]:
-    # The shipped template puts "You are a helpful AI assistant named SmolLM" before prompts that have no
-    # system message. Ours does not: what the model is told is the product's decision, and costs tokens.
+    # The shipped template puts "You are a helpful AI assistant named SmolLM" before prompts that
+    # have no system message. Ours does not: what the model is told is the product's decision, and
+    # costs tokens.
     segments: list[Segment] = []
     for message in messages:
-        # Role and content are one plain segment, as in training: cut apart, white space at the start of
-        # the content would become other tokens.
+        # Role and content are one plain segment, as in training: cut apart, white space at the
+        # start of the content would become other tokens.
         segments += [
             _control("<|im_start|>"),
             _plain(f"{message.role}\n{message.content}"),
@@ -64,8 +68,8 @@ def _smollm2(messages: Sequence[ChatMessage]) -> list[Segment]:
 
 
 def _llama3(messages: Sequence[ChatMessage]) -> list[Segment]:
-    # As published for Llama 3, with content trimmed; 3.1 and later add "Cutting Knowledge Date" and today's
-    # date to the system message, which would change every prompt at midnight for nothing.
+    # As published for Llama 3, with content trimmed; 3.1 and later add "Cutting Knowledge Date" and
+    # today's date to the system message, which would change every prompt at midnight for nothing.
     segments = [_control("<|begin_of_text|>")]
     for message in messages:
         segments += _llama3_header(message.role, message.content.strip())

@@ -1,7 +1,7 @@
 """The weights folder: what lies there, that it is what it was, and which model is the one to serve.
 
-Every file is known by its SHA-256, written down when it came in and compared whenever it is used. Files
-appear and change names in one step only, so that a crash leaves the old state or the new one.
+Every file is known by its SHA-256, written down when it came in and compared whenever it is used.
+Files appear and change names in one step only, so that a crash leaves the old state or the new one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _ABANDONED = 3600.0
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """A weights file the appliance vouches for: what it is called, its hash and its size in bytes."""
+    """A weights file the appliance vouches for: what it is called, its hash and its size in
+    bytes."""
 
     file: str
     sha256: str
@@ -73,10 +74,12 @@ def place(settings: Settings, entry: Entry) -> Path:
 def add(settings: Settings, file: Path, name: str) -> Weights:
     """Take a user's GGUF file into the weights folder as the weights of the catalog's ``name``.
 
-    Only the first bytes are read here; what is inside is parsed by the engine, which can reach nothing.
+    Only the first bytes are read here; what is inside is parsed by the engine, which can reach
+    nothing.
 
     :raises NotFound: no catalog entry has this name.
-    :raises WeightsError: not a GGUF file this engine reads, not the hash the catalog knows, or no room.
+    :raises WeightsError: not a GGUF file this engine reads, not the hash the catalog knows, or no
+        room.
     """
     entry = Catalog.load().entry(name)
     _check_gguf(file)

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from appliance.domain.policy import ID_MAX_CHARS, ROLES, Role
-from appliance.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
+from appliance.errors import (
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    StorageUnavailable,
+    Unauthenticated,
+)
+from appliance.logs import get_logger
 from appliance.storage.database import Database, Records
 from appliance.storage.records import ApiKey, Conversation
+
+log = get_logger()
 
 KEY_PREFIX = "ssa_"
 """Makes a leaked key recognisable to people and scanners."""
@@ -112,7 +121,11 @@ class Access:
         if stored is None or not stored.usable(now):
             raise Unauthenticated("The key is unknown, expired or revoked.")
         if stored.last_used_at is None or now - stored.last_used_at > TOUCH_EVERY:
-            await self._database.write(lambda records: records.keys.touch(stored.id, now))
+            try:
+                await self._database.write(lambda records: records.keys.touch(stored.id, now))
+            except StorageUnavailable as error:
+                # A full disk must not lock everybody out of reading.
+                log.warning("key_not_touched", detail=error.detail)
         return Principal(stored.role, f"key:{stored.id}", stored.user_id)
 
     async def list_keys(self) -> list[ApiKey]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -24,6 +24,22 @@ from appliance.storage.records import (
 PAGE_MAX = 100
 
 ShownState = Literal["received", "answered", "interrupted", "sent"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownConversation:
+    """A conversation as its readers see it; which key began it is the desk's own business."""
+
+    id: str
+    user_id: str
+    title: str
+    status: ConversationStatus
+    category: str | None
+    priority: int | None
+    escalation_reason: str | None
+    case_reference: str | None
+    created_at: datetime
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +86,7 @@ class Conversations:
         limit: int,
         status: ConversationStatus | None = None,
         user_id: str | None = None,
-    ) -> list[Conversation]:
+    ) -> list[ShownConversation]:
         """Latest updated first. A customer's list holds their own ones whatever ``user_id``
         says."""
         limit = max(1, min(limit, PAGE_MAX))
@@ -80,18 +96,17 @@ class Conversations:
                 user_id = principal.user_id
             else:
                 owner = principal.owner
-        return list(
-            await self._database.read(
-                lambda records: records.conversations.list(
-                    owner=owner, user_id=user_id, status=status, limit=limit
-                )
+        found = await self._database.read(
+            lambda records: records.conversations.list(
+                owner=owner, user_id=user_id, status=status, limit=limit
             )
         )
+        return [_shown_conversation(conversation) for conversation in found]
 
-    async def get(self, principal: Principal, conversation_id: str) -> Conversation:
+    async def get(self, principal: Principal, conversation_id: str) -> ShownConversation:
         """:raises NotFound: unknown, or somebody else's."""
-        return await self._database.read(
-            lambda records: _visible(records, principal, conversation_id)
+        return _shown_conversation(
+            await self._database.read(lambda records: _visible(records, principal, conversation_id))
         )
 
     async def messages(self, principal: Principal, conversation_id: str) -> list[ShownMessage]:
@@ -197,6 +212,12 @@ def _visible(
     if conversation is None or not principal.sees(conversation):
         raise NotFound("There is no such conversation.")
     return conversation
+
+
+def _shown_conversation(conversation: Conversation) -> ShownConversation:
+    return ShownConversation(
+        **{field.name: getattr(conversation, field.name) for field in fields(ShownConversation)}
+    )
 
 
 def _shown(message: Message, feedback: Feedback | None, now: datetime) -> ShownMessage:

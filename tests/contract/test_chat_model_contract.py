@@ -1,4 +1,5 @@
-"""What every language model keeps: the scripted twin and the real engine with the real weights alike."""
+"""What every language model keeps: the scripted twin and the real engine with the real weights
+alike."""
 
 from __future__ import annotations
 
@@ -19,11 +20,6 @@ ASK = [
     ChatMessage("system", "You are a support desk. Answer in full sentences."),
     ChatMessage("user", "How do I change the password of my account? Give me the steps."),
 ]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(params=["scripted", "engine"])

@@ -56,7 +56,10 @@ def test_the_fastest_type_that_is_not_worse_is_kept_alone(engine_home: Path) -> 
     assert shipped["right"] >= 12  # guessing gets 6 of 24
     for measured in able:
         assert measured["verdict"]["right"] >= shipped["right"]
-        assert measured["verdict"]["likelihood"] >= shipped["likelihood"] - choice["likelihood_tolerance"]
+        assert (
+            measured["verdict"]["likelihood"]
+            >= shipped["likelihood"] - choice["likelihood_tolerance"]
+        )
 
 
 def test_the_second_start_does_not_measure(engine: EngineProcess, engine_home: Path) -> None:
@@ -115,7 +118,9 @@ def test_only_this_user_can_open_the_socket_and_there_is_no_other(engine: Engine
         assert not inodes & {line.split()[9] for line in lines}
 
 
-def test_a_dead_engines_socket_is_replaced_and_a_living_ones_is_not(start_engine: StartEngine) -> None:
+def test_a_dead_engines_socket_is_replaced_and_a_living_ones_is_not(
+    start_engine: StartEngine,
+) -> None:
     engine = start_engine()
     engine.stop(signal.SIGKILL)
     assert engine.socket.exists()
@@ -201,7 +206,8 @@ def test_sigterm_while_loading_ends_it(start_engine: StartEngine) -> None:
 
 
 def test_it_ends_with_its_parent_if_asked(start_engine: StartEngine) -> None:
-    """The parent is a process that starts an engine and waits; killed, it can stop nothing itself."""
+    """The parent is a process that starts an engine and waits; killed, it can stop nothing
+    itself."""
     engine = start_engine(parent=True, arguments=("--die-with-parent",))
     engine.process.kill()
     engine.process.wait()

@@ -24,11 +24,6 @@ WILD = {"temperature": 2, "seed": 1, "max_tokens": 4000}
 """Sampling that does not come to an end by itself."""
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @contextlib.asynccontextmanager
 async def connected(engine: EngineProcess) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.AsyncHTTPTransport(uds=str(engine.socket), trust_env=False)
@@ -39,7 +34,12 @@ async def connected(engine: EngineProcess) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def body(text: str, **fields: Any) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": text}], "max_tokens": 4, "temperature": 0, **fields}
+    return {
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": 4,
+        "temperature": 0,
+        **fields,
+    }
 
 
 async def given_up(engine: EngineProcess, before: int, seconds: float = 5) -> float:
@@ -53,7 +53,9 @@ async def given_up(engine: EngineProcess, before: int, seconds: float = 5) -> fl
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("phase", ["prefill", "generation"])
-async def test_a_client_that_leaves_frees_the_engine(engine: EngineProcess, stream: bool, phase: str) -> None:
+async def test_a_client_that_leaves_frees_the_engine(
+    engine: EngineProcess, stream: bool, phase: str
+) -> None:
     before = len(engine.lines("completion given up"))
     asked = body(LONG, stream=stream) if phase == "prefill" else body("Hi", stream=stream, **WILD)
     async with connected(engine) as client:
@@ -74,7 +76,10 @@ async def test_a_full_queue_answers_429_and_health_stays_quick(start_engine: Sta
         await client.post("/v1/chat/completions", json=body("Hi"))
         running = asyncio.create_task(client.post("/v1/chat/completions", json=body("Hi", **WILD)))
         await asyncio.sleep(0.3)
-        others = [asyncio.create_task(client.post("/v1/chat/completions", json=body("Hi"))) for _ in range(2)]
+        others = [
+            asyncio.create_task(client.post("/v1/chat/completions", json=body("Hi")))
+            for _ in range(2)
+        ]
         await asyncio.sleep(0.3)
         refused = await asyncio.gather(
             *(client.post("/v1/chat/completions", json=body("Hi")) for _ in range(10))
@@ -125,7 +130,9 @@ async def test_many_at_once_are_answered_one_after_the_other(engine: EngineProce
     async with connected(engine) as client:
         asked = [body(f"Say {number}.", max_tokens=6) for number in range(12)]
         alone = [await client.post("/v1/chat/completions", json=one) for one in asked[:2]]
-        answers = await asyncio.gather(*(client.post("/v1/chat/completions", json=one) for one in asked))
+        answers = await asyncio.gather(
+            *(client.post("/v1/chat/completions", json=one) for one in asked)
+        )
     assert {answer.status_code for answer in answers} == {200}
     said = [answer.json()["choices"][0]["message"]["content"] for answer in (*alone, *answers)]
     assert said[:2] == said[2:4]

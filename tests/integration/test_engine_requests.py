@@ -116,7 +116,11 @@ def test_without_a_limit_the_context_is_the_limit(engine: EngineProcess) -> None
             "messages[0].name",
             "unknown_parameter",
         ),
-        ({"messages": [{"role": "user", "content": "word " * 9000}]}, "messages", "context_length_exceeded"),
+        (
+            {"messages": [{"role": "user", "content": "word " * 9000}]},
+            "messages",
+            "context_length_exceeded",
+        ),
         ({"max_tokens": 0}, "max_tokens", "invalid_value"),
         ({"max_tokens": -1}, "max_tokens", "invalid_value"),
         ({"max_tokens": 1.5}, "max_tokens", "invalid_value"),

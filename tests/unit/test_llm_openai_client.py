@@ -26,11 +26,6 @@ Handler = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def folder() -> AsyncIterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="client-", dir="/tmp"))
     yield path
@@ -49,7 +44,9 @@ class Server:
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+            length = [
+                line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+            ]
             body = await reader.readexactly(int(length[0].split(b":")[1])) if length else b""
             self.bodies.append(json.loads(body or b"{}"))
             if isinstance(self.answer, bytes):
@@ -72,7 +69,9 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, answer: bytes | Handler, **options: Any) -> AsyncIterator[tuple[Any, Server]]:
+async def serving(
+    folder: Path, answer: bytes | Handler, **options: Any
+) -> AsyncIterator[tuple[Any, Server]]:
     server = Server(folder / "server.sock", answer)
     listening = await asyncio.start_unix_server(server.handle, str(server.socket))
     model = OpenAIChatModel(socket=server.socket, **options)
@@ -90,14 +89,21 @@ def http(status: int, body: bytes, *headers: str) -> bytes:
 
 def sse(*lines: bytes) -> bytes:
     """A stream whose end is the connection's end."""
-    return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + b"".join(
-        lines
+    return (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+        + b"".join(lines)
     )
 
 
 def piece(content: str | None = None, finish: str | None = None, **more: Any) -> bytes:
-    choice = {"index": 0, "delta": {} if content is None else {"content": content}, "finish_reason": finish}
-    return b"data: " + json.dumps({"choices": [choice], **more}, ensure_ascii=False).encode() + b"\n\n"
+    choice = {
+        "index": 0,
+        "delta": {} if content is None else {"content": content},
+        "finish_reason": finish,
+    }
+    return (
+        b"data: " + json.dumps({"choices": [choice], **more}, ensure_ascii=False).encode() + b"\n\n"
+    )
 
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
@@ -134,7 +140,8 @@ async def test_reads_a_stream(folder: Path) -> None:
 
 
 async def test_reads_what_other_servers_send(folder: Path) -> None:
-    """Comments, CRLF, no space after the colon, separators inside text, null content, unknown fields."""
+    """Comments, CRLF, no space after the colon, separators inside text, null content, unknown
+    fields."""
     answer = sse(
         b": keep alive\r\n\r\n",
         b"event: message\r\n",
@@ -163,7 +170,10 @@ async def test_reads_a_stream_that_arrives_byte_by_byte(folder: Path) -> None:
 
 async def test_reads_a_whole_completion(folder: Path) -> None:
     body = json.dumps(
-        {"choices": [{"message": {"content": "On its way."}, "finish_reason": "length"}], "usage": USAGE}
+        {
+            "choices": [{"message": {"content": "On its way."}, "finish_reason": "length"}],
+            "usage": USAGE,
+        }
     ).encode()
     async with serving(folder, http(200, body), model="llama") as (model, server):
         answer = await model.complete(ASK, max_tokens=8)
@@ -187,10 +197,18 @@ async def test_reads_a_whole_completion(folder: Path) -> None:
     ],
 )
 async def test_refusals(
-    folder: Path, whole: bool, status: int, header: str, error: type[Exception], retry_after: int | None
+    folder: Path,
+    whole: bool,
+    status: int,
+    header: str,
+    error: type[Exception],
+    retry_after: int | None,
 ) -> None:
     body = b'{"error": {"message": "You said: where is my order?", "type": "bad", "code": "c1"}}'
-    async with serving(folder, http(status, body, *([header] if header else []))) as (model, server):
+    async with serving(folder, http(status, body, *([header] if header else []))) as (
+        model,
+        server,
+    ):
         with pytest.raises(error, match=f"{status} .*c1") as caught:
             await (model.complete(ASK, max_tokens=8) if whole else collect(model))
         assert len(server.bodies) == 1  # nothing is retried
@@ -311,7 +329,10 @@ async def test_new_requests_follow_the_switched_link(folder: Path) -> None:
     ("answer", "health"),
     [
         (http(200, b'{"status":"ok","model":"m","sha256":"c"}'), ModelHealth("ok", "m", "c")),
-        (http(503, b'{"status":"loading","detail":"making"}'), ModelHealth("loading", detail="making")),
+        (
+            http(503, b'{"status":"loading","detail":"making"}'),
+            ModelHealth("loading", detail="making"),
+        ),
         (http(503, b'{"status":"failed","detail":"gone"}'), ModelHealth("down", detail="gone")),
         (http(200, b""), ModelHealth("ok")),
         (http(503, b""), ModelHealth("down")),

@@ -88,7 +88,9 @@ def types(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*") if path.suffix in (".gguf", ".part"))
 
 
-def test_serves_the_fastest_type_that_is_not_worse(has_bf16: bool, source: Served, folder: Path) -> None:
+def test_serves_the_fastest_type_that_is_not_worse(
+    has_bf16: bool, source: Served, folder: Path
+) -> None:
     fake = FakeBench(Q8_0=FASTER, Q4_0=SHIPPED, BF16=FASTEST)
     served = run(source, folder, fake)
     best = "BF16" if has_bf16 else "Q8_0"
@@ -120,7 +122,9 @@ def test_a_fast_type_that_is_worse_is_not_served(
 @pytest.mark.usefixtures("cpu")
 def test_a_fall_within_the_tolerance_is_rounding(source: Served, folder: Path) -> None:
     rounded = msgspec.structs.replace(FASTEST, likelihood=-0.949)
-    assert run(source, folder, FakeBench(Q8_0=rounded, Q4_0=SHIPPED, BF16=SHIPPED)).path.stem.endswith("Q8_0")
+    assert run(
+        source, folder, FakeBench(Q8_0=rounded, Q4_0=SHIPPED, BF16=SHIPPED)
+    ).path.stem.endswith("Q8_0")
 
 
 @pytest.mark.usefixtures("cpu")
@@ -215,7 +219,9 @@ def test_what_an_interrupted_start_left_is_removed(source: Served, folder: Path)
 
 
 @pytest.mark.usefixtures("cpu")
-def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(source: Served, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(
+    source: Served, tmp_path: Path
+) -> None:
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
     assert run(source, blocked / "weights", FakeBench(Q8_0=FASTER)) == source

@@ -17,11 +17,6 @@ from appliance.llm.interface import ChatMessage
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class PacedGenerator:
     """Says one letter per permission; prompts starting with 0 fail, with -1 break."""
 
@@ -85,7 +80,9 @@ async def rest(ticket: Ticket) -> list[Event]:
                 return events
 
 
-async def test_answers_in_order_and_in_one_thread(scheduler: Scheduler, generator: PacedGenerator) -> None:
+async def test_answers_in_order_and_in_one_thread(
+    scheduler: Scheduler, generator: PacedGenerator
+) -> None:
     tickets = [scheduler.submit(Work((number,), 2)) for number in (1, 2)]
     generator.pace.release(4)
     for ticket in tickets:
@@ -96,10 +93,17 @@ async def test_answers_in_order_and_in_one_thread(scheduler: Scheduler, generato
 
 async def test_says_what_is_served(scheduler: Scheduler) -> None:
     status = scheduler.status
-    assert (status.state, status.model, status.sha256, status.file_type) == ("ok", "paced", "cafe", "none")
+    assert (status.state, status.model, status.sha256, status.file_type) == (
+        "ok",
+        "paced",
+        "cafe",
+        "none",
+    )
 
 
-async def test_a_full_queue_says_when_to_come_back(scheduler: Scheduler, generator: PacedGenerator) -> None:
+async def test_a_full_queue_says_when_to_come_back(
+    scheduler: Scheduler, generator: PacedGenerator
+) -> None:
     tickets = [scheduler.submit(Work((1,), 1))]
     await until(lambda: generator.prompts != [])
     tickets += [scheduler.submit(Work((number,), 1)) for number in (2, 3)]
@@ -110,7 +114,9 @@ async def test_a_full_queue_says_when_to_come_back(scheduler: Scheduler, generat
     assert [len(await rest(ticket)) for ticket in tickets] == [2, 2, 2]
 
 
-async def test_a_running_request_stops_when_given_up(scheduler: Scheduler, generator: PacedGenerator) -> None:
+async def test_a_running_request_stops_when_given_up(
+    scheduler: Scheduler, generator: PacedGenerator
+) -> None:
     given_up = scheduler.submit(Work((1,), 50))
     generator.pace.release(1)
     assert await given_up.next() == Delta("x")
@@ -135,7 +141,9 @@ async def test_a_waiting_request_that_is_given_up_frees_its_place(
     assert generator.prompts == [(1,), (3,), (4,)]
 
 
-async def test_a_ticket_nobody_holds_is_given_up(scheduler: Scheduler, generator: PacedGenerator) -> None:
+async def test_a_ticket_nobody_holds_is_given_up(
+    scheduler: Scheduler, generator: PacedGenerator
+) -> None:
     running = scheduler.submit(Work((1,), 1))
     await until(lambda: generator.prompts != [])
     dropped = scheduler.submit(Work((2,), 1))

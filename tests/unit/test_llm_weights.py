@@ -151,7 +151,9 @@ def test_refuses_names_that_are_in_no_catalog(settings: Settings, tmp_path: Path
         weights.add(settings, gguf(tmp_path / "a.gguf"), "my-model")
 
 
-def test_refuses_another_file_for_a_hash_the_catalog_knows(settings: Settings, tmp_path: Path) -> None:
+def test_refuses_another_file_for_a_hash_the_catalog_knows(
+    settings: Settings, tmp_path: Path
+) -> None:
     with pytest.raises(WeightsError, match="not the file the catalog knows"):
         weights.add(settings, gguf(tmp_path / "a.gguf"), EMBEDDED)
 
@@ -190,9 +192,9 @@ def test_the_embedded_model_is_active_until_another_is_chosen(settings: Settings
     assert weights.active(settings).name == EMBEDDED
     weights.activate(settings, OTHER)
     assert weights.active(settings).name == OTHER
-    assert (settings.data_dir / "engine" / "active.json").read_bytes() == b'{\n  "model": "%s"\n}\n' % (
-        OTHER.encode()
-    )
+    assert (
+        settings.data_dir / "engine" / "active.json"
+    ).read_bytes() == b'{\n  "model": "%s"\n}\n' % (OTHER.encode())
 
 
 def test_the_setting_wins_over_the_choice(settings: Settings) -> None:

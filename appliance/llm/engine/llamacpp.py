@@ -1,8 +1,9 @@
 """llama.cpp's C functions behind three typed classes. The only module that imports ``llama_cpp``.
 
-The low-level functions and not ``llama_cpp.Llama``: chunked prefill, a prefix cache of our own and a
-cancel that works inside a computation need them. A ``Model`` may be read by any thread; a ``Context``
-belongs to the thread that made it, because two threads in one context abort the process.
+The low-level functions and not ``llama_cpp.Llama``: chunked prefill, a prefix cache of our own and
+a cancel that works inside a computation need them. A ``Model`` may be read by any thread; a
+``Context`` belongs to the thread that made it, because two threads in one context abort the
+process.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ _SPINS = 300
 _SMALL_MACHINE_CORES = 4
 
 # OpenMP threads meet some 600 times a token and by default spin while they wait. As soon as another
-# process wants one of the cores, they spin for a thread that is not running: on two cores with one other
-# busy process, 60 tokens took 4 to 26 s instead of 0.4 s. With a short spin and then sleep they take 1 s
-# (0.46 s on an idle machine). Waking many threads costs more, so larger machines keep the default. It must
-# be in the environment before the library is loaded; an operator's own value wins.
+# process wants one of the cores, they spin for a thread that is not running: on two cores with one
+# other busy process, 60 tokens took 4 to 26 s instead of 0.4 s. With a short spin and then sleep
+# they take 1 s (0.46 s on an idle machine). Waking many threads costs more, so larger machines keep
+# the default. It must be in the environment before the library is loaded; an operator's own value
+# wins.
 if (os.cpu_count() or 1) <= _SMALL_MACHINE_CORES:
     os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
 
@@ -46,8 +48,8 @@ _complaints: deque[str] = deque(maxlen=3)
 
 @_c.llama_log_callback  # type: ignore[untyped-decorator]
 def _log_line(level: int, text: bytes, _user_data: object) -> None:
-    # Kept for the error we raise rather than logged: a computation that is stopped on request complains,
-    # too, and everything below an error is chatter, hundreds of lines a start.
+    # Kept for the error we raise rather than logged: a computation that is stopped on request
+    # complains, too, and everything below an error is chatter, hundreds of lines a start.
     if level == _ERROR_LEVEL:
         _complaints.append(text.decode("utf-8", "replace").strip())
 
@@ -62,8 +64,9 @@ def _complaint() -> str:
 _c.llama_log_set(_log_line, ctypes.c_void_p(0))
 _c.llama_backend_init()
 
-# bool (*)(void *) is what llama.cpp wants to ask; size_t strlen(const char *) is what answers without the
-# interpreter: an empty string is 0, "go on", and a set flag is a string of length 1, "stop".
+# bool (*)(void *) is what llama.cpp wants to ask; size_t strlen(const char *) is what answers
+# without the interpreter: an empty string is 0, "go on", and a set flag is a string of length 1,
+# "stop".
 _stop_asked = ctypes.cast(ctypes.CDLL(None).strlen, _c.ggml_abort_callback)
 
 
@@ -77,13 +80,16 @@ def version() -> str:
 def quantize(source: Path, target: Path, file_type: str, *, threads: int) -> None:
     """Write ``source`` again with its tensors in another type.
 
-    :raises WeightsError: llama.cpp could not, for lack of room for example; ``target`` may be half written.
+    :raises WeightsError: llama.cpp could not, for lack of room for example; ``target`` may be half
+        written.
     """
     parameters = _c.llama_model_quantize_default_params()
     parameters.ftype = FILE_TYPES[file_type]
     parameters.nthread = threads
     parameters.allow_requantize = True
-    code = _c.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(parameters))
+    code = _c.llama_model_quantize(
+        os.fsencode(source), os.fsencode(target), ctypes.byref(parameters)
+    )
     if code != 0:
         raise WeightsError(f"{source.name} could not be turned into {file_type}: {_complaint()}.")
 
@@ -95,7 +101,9 @@ class Model:
     """
 
     def __init__(self, path: Path) -> None:
-        self._model: Any = _c.llama_model_load_from_file(os.fsencode(path), _c.llama_model_default_params())
+        self._model: Any = _c.llama_model_load_from_file(
+            os.fsencode(path), _c.llama_model_default_params()
+        )
         if not self._model:
             raise WeightsError(f"{path.name} cannot be loaded: {_complaint()}.")
         self._vocab: Any = _c.llama_model_get_vocab(self._model)
@@ -120,7 +128,8 @@ class Model:
         return list(tokens[:count])
 
     def piece(self, token: int) -> bytes:
-        """The bytes a token stands for, which may be part of a character; none for control tokens."""
+        """The bytes a token stands for, which may be part of a character; none for control
+        tokens."""
         count = _c.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), 0, False)
         if count < 0:
             self._piece = ctypes.create_string_buffer(-count)
@@ -130,7 +139,8 @@ class Model:
     def is_control(self, token: int) -> bool:
         """Whether a token is part of the conversation's structure, or ends it."""
         return bool(
-            _c.llama_vocab_is_control(self._vocab, token) or _c.llama_vocab_is_eog(self._vocab, token)
+            _c.llama_vocab_is_control(self._vocab, token)
+            or _c.llama_vocab_is_eog(self._vocab, token)
         )
 
     def close(self) -> None:
@@ -143,9 +153,10 @@ class Model:
 class Context:
     """One sequence of tokens and its KV cache, evaluated in batches of at most ``batch`` tokens.
 
-    Flash attention is off. Its result for a token depends on how the prompt was cut into batches (logits
-    moved by up to 1.0), and a greedy answer would depend on what the cache held before. Without it, all
-    batches of two tokens or more give the same bits, for 0 to 20 % more time on a prompt.
+    Flash attention is off. Its result for a token depends on how the prompt was cut into batches
+    (logits moved by up to 1.0), and a greedy answer would depend on what the cache held before.
+    Without it, all batches of two tokens or more give the same bits, for a tenth more time on a
+    prompt of 150 tokens and none on one of 4,000.
     """
 
     def __init__(self, model: Model, *, length: int, batch: int, threads: int) -> None:
@@ -199,7 +210,8 @@ class Context:
         _c.llama_memory_seq_rm(self._memory, 0, position, -1)
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
-        """Scores of shape (vocabulary,) after a token of the last batch; valid until the next batch."""
+        """Scores of shape (vocabulary,) after a token of the last batch; valid until the next
+        batch."""
         pointer = _c.llama_get_logits_ith(self._context, index)
         return np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
 
@@ -216,7 +228,8 @@ class Context:
 
 
 class Sampler:
-    """A chain that chooses tokens: greedy, or temperature and then the nucleus, as vLLM orders them."""
+    """A chain that chooses tokens: greedy, or temperature and then the nucleus, as vLLM orders
+    them."""
 
     def __init__(self, sampling: Sampling) -> None:
         self.handle: Any = _c.llama_sampler_chain_init(_c.llama_sampler_chain_default_params())

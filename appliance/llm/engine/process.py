@@ -31,15 +31,18 @@ log = get_logger()
 def serve(settings: Settings, model_name: str, socket_path: Path) -> None:
     """Serve a model on a Unix socket that only this user can open, until SIGTERM or SIGINT.
 
-    The socket answers at once, ``/health`` says "loading" meanwhile. Must run in a process's main thread.
-    After a signal new requests are refused, running ones get ``DRAIN_SECONDS``, and the call returns.
+    The socket answers at once, ``/health`` says "loading" meanwhile. Must run in a process's main
+    thread. After a signal new requests are refused, running ones get ``DRAIN_SECONDS``, and the
+    call returns.
 
     :raises NotFound: the catalog has no such model.
     :raises SettingsError: the socket cannot be made there.
     """
     configure_logs(settings.log_level, process="engine")
     entry = Catalog.load().entry(model_name)
-    scheduler = Scheduler(partial(_load, settings, entry), model=entry.name, waiting=settings.engine_queue)
+    scheduler = Scheduler(
+        partial(_load, settings, entry), model=entry.name, waiting=settings.engine_queue
+    )
     app = create_app(scheduler, model=entry.name, max_body=settings.max_body_bytes)
     config = uvicorn.Config(
         app,
@@ -65,7 +68,8 @@ def serve(settings: Settings, model_name: str, socket_path: Path) -> None:
         _unlink(socket_path, inode)
     scheduler.stop()
     if not scheduler.join(_LEAVE_SECONDS):
-        # Inside the library, loading or quantizing: its threads would outlive the interpreter and crash.
+        # Inside the library, loading or quantizing: its threads would outlive the interpreter and
+        # crash.
         log.info("engine stopped while busy")
         os._exit(0)
     log.info("engine stopped")

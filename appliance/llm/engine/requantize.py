@@ -1,8 +1,9 @@
-"""Which type of the embedded weights is fastest on this CPU without being worse: measured once, remembered.
+"""Which type of the embedded weights is fastest on this CPU without being worse: measured once,
+remembered.
 
-The package carries Q4_1, for which this engine has no fast matrix kernels on x86. Other types of the same
-weights are made here and put on trial, and the fastest whose answers and labels are not worse than those
-of the file as shipped is served from then on.
+The package carries Q4_1, for which this engine has no fast matrix kernels on x86. Other types of
+the same weights are made here and put on trial, and the fastest whose answers and labels are not
+worse than those of the file as shipped is served from then on.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from appliance.logs import get_logger
 log = get_logger()
 
 LIKELIHOOD_TOLERANCE: Final = 0.01
-"""How much the mean log probability of a reference token may fall: 1 % of perplexity. Types that keep the
-weights differ by 0.002 through rounding alone; Q4_0 made from Q4_1 falls by 0.17."""
+"""How much the mean log probability of a reference token may fall: 1 % of perplexity. Types that
+keep the weights differ by 0.002 through rounding alone; Q4_0 made from Q4_1 falls by 0.17."""
 ROOM_FACTOR: Final = 5
-"""Free space needed, in sizes of the source: BF16 takes 2.8 of them beside Q8_0's 1.5, and the desk keeps
-writing meanwhile."""
+"""Free space needed, in sizes of the source: BF16 takes 2.8 of them beside Q8_0's 1.5, and the desk
+keeps writing meanwhile."""
 CPUINFO: Final = Path("/proc/cpuinfo")
 
 
@@ -93,8 +94,8 @@ def choose(
 ) -> Served:
     """The file to serve for ``source``, which lies in ``folder`` or in its package.
 
-    Never fails for lack of room or because a type cannot be made: then the file as shipped is served, and
-    the log says why.
+    Never fails for lack of room or because a type cannot be made: then the file as shipped is
+    served, and the log says why.
     """
     cpu, flags = _cpu()
     key = Key(source.sha256, cpu, llamacpp.version())
@@ -120,14 +121,19 @@ def choose(
             write_json(record, choice)
             chosen = next(m for m in choice.measured if m.file_type == choice.chosen)
             log.info("weights chosen", file_type=chosen.file_type, seconds=round(chosen.seconds, 3))
-            return source if chosen.file == source.path.name else Served(folder / chosen.file, chosen.sha256)
+            return (
+                source
+                if chosen.file == source.path.name
+                else Served(folder / chosen.file, chosen.sha256)
+            )
     except OSError as error:
         log.warning("serving weights as shipped", why=str(error))
         return source
 
 
 class _Trials:
-    """Makes and measures one type after the other; at most the best so far and the one on trial exist."""
+    """Makes and measures one type after the other; at most the best so far and the one on trial
+    exist."""
 
     def __init__(
         self,
@@ -147,7 +153,8 @@ class _Trials:
         self._bench = bench
 
     def run(self, key: Key, types: list[str]) -> Choice | None:
-        """Measure the shipped type and ``types``; only the chosen file is left. None if none can be made.
+        """Measure the shipped type and ``types``; only the chosen file is left. None if none can be
+        made.
 
         :raises WeightsError: not even the file as shipped can be loaded.
         """
@@ -160,7 +167,9 @@ class _Trials:
                 continue
             if shipped is None:
                 # Not before there is something to compare: on a full disk a start should be quick.
-                best = shipped = self._measure(self._entry.quant, self._source.path, self._source.sha256)
+                best = shipped = self._measure(
+                    self._entry.quant, self._source.path, self._source.sha256
+                )
             candidate = self._try(file_type, path, shipped)
             measured.append(candidate)
             if candidate.why_not or candidate.seconds >= best.seconds:
@@ -245,7 +254,8 @@ def _sweep(folder: Path, entry: Entry, *, keep: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait for another engine that measures the same weights; the kernel ends the lock with the process."""
+    """Wait for another engine that measures the same weights; the kernel ends the lock with the
+    process."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -263,5 +273,6 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 
 def _has_bf16(flags: frozenset[str]) -> bool:
-    """Whether the CPU multiplies BF16 itself; elsewhere it is emulated, several times slower than Q8_0."""
+    """Whether the CPU multiplies BF16 itself; elsewhere it is emulated, several times slower than
+    Q8_0."""
     return bool(flags & {"avx512_bf16", "amx_bf16"})

@@ -13,17 +13,20 @@ from appliance.llm.interface import ChatMessage
 from appliance.llm.templates import Template
 
 PREFILL_BATCH = 256
-"""Prompt tokens evaluated at once: large enough for full speed, small enough to look up in between."""
+"""Prompt tokens evaluated at once: large enough for full speed, small enough to look up in
+between."""
 SERVED_CONTEXT = 8192
-"""Most tokens of prompt and answer together, whatever a model was trained for: the cache costs memory."""
+"""Most tokens of prompt and answer together, whatever a model was trained for: the cache costs
+memory."""
 
 
 class Runtime:
-    """Owns a model and its context. :meth:`encode` may be called by any thread, the rest only by one.
+    """Owns a model and its context. :meth:`encode` may be called by any thread, the rest only by
+    one.
 
-    The prompt of the last request stays in the KV cache, and the part a new prompt shares with it is not
-    evaluated again. Generated tokens are not reused: they were evaluated one by one, which gives other
-    bits than a batch, and a greedy answer must not depend on what was asked before.
+    The prompt of the last request stays in the KV cache, and the part a new prompt shares with it
+    is not evaluated again. Generated tokens are not reused: they were evaluated one by one, which
+    gives other bits than a batch, and a greedy answer must not depend on what was asked before.
 
     :raises WeightsError: the file cannot be loaded, or has not the markers of the template.
     """
@@ -34,7 +37,9 @@ class Runtime:
         try:
             self._check_markers()
             self.context = min(SERVED_CONTEXT, self._model.trained_context)
-            self._context = Context(self._model, length=self.context, batch=PREFILL_BATCH, threads=threads)
+            self._context = Context(
+                self._model, length=self.context, batch=PREFILL_BATCH, threads=threads
+            )
         except WeightsError:
             self._model.close()
             raise
@@ -84,13 +89,14 @@ class Runtime:
     def _reusable(self, prompt: Sequence[int]) -> int:
         """How many tokens of the cache the prompt begins with.
 
-        At least two are left to evaluate: one for the scores of the next token, and a second because a
-        batch of one takes another path through the kernels and gives other bits.
+        At least two are left to evaluate: one for the scores of the next token, and a second
+        because a batch of one takes another path through the kernels and gives other bits.
         """
         return max(0, min(shared_prefix(self._read, prompt), len(prompt) - 2))
 
     def _prefill(self, prompt: Sequence[int], start: int, flag: CancelFlag) -> bool:
-        """Evaluate the prompt from ``start`` on, in batches; False if the flag was set meanwhile."""
+        """Evaluate the prompt from ``start`` on, in batches; False if the flag was set
+        meanwhile."""
         self._context.forget(start)
         self._read = list(prompt[:start])
         while start < len(prompt):

@@ -1,7 +1,8 @@
 """Who is answered when: a bounded queue, and one thread that owns the model.
 
-Requests are answered one at a time, in the order they came. The server sees only ``ready``, ``submit`` and
-the ticket's events, so how many sequences run side by side is this module's business alone.
+Requests are answered one at a time, in the order they came. The server sees only ``ready``,
+``submit`` and the ticket's events, so how many sequences run side by side is this module's business
+alone.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class _Job:
 
 
 class Ticket:
-    """The asking side of a request. Events come in order; the last is ``Finished`` or ``Failed``."""
+    """The asking side of a request. Events come in order; the last is ``Finished`` or
+    ``Failed``."""
 
     def __init__(self, flag: CancelFlag) -> None:
         self._flag = flag
@@ -101,12 +103,15 @@ class Ticket:
 
 
 class Scheduler:
-    """:param load: brings the model into memory, in the scheduler's own thread, and may report progress.
+    """:param load: brings the model into memory, in the scheduler's own thread, and may report
+    progress.
     :param model: the name under which it is served.
     :param waiting: how many requests may wait beside the one that is being answered.
     """
 
-    def __init__(self, load: Callable[[Callable[[str], None]], Loaded], *, model: str, waiting: int) -> None:
+    def __init__(
+        self, load: Callable[[Callable[[str], None]], Loaded], *, model: str, waiting: int
+    ) -> None:
         self._load = load
         self._limit = waiting
         self._status = Status("loading", model, detail="starting")
@@ -138,7 +143,9 @@ class Scheduler:
         if self._draining:
             raise NotReady("The engine is stopping.")
         if self._generator is None:
-            raise NotReady(f"The model is not ready: {self._status.detail}.", retry_after=RETRY_WHILE_LOADING)
+            raise NotReady(
+                f"The model is not ready: {self._status.detail}.", retry_after=RETRY_WHILE_LOADING
+            )
         return self._generator
 
     def submit(self, work: Work) -> Ticket:
@@ -181,7 +188,8 @@ class Scheduler:
         return not self._thread.is_alive()
 
     def _patience(self) -> int:
-        """Whole seconds until those who wait now should be answered, by the latest requests' median."""
+        """Whole seconds until those who wait now should be answered, by the latest requests'
+        median."""
         each = statistics.median(self._durations) if self._durations else 1.0
         return max(1, min(LONGEST_RETRY, math.ceil(each * (len(self._waiting) + 1))))
 

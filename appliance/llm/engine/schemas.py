@@ -1,7 +1,7 @@
 """The chat-completions protocol as it goes over the socket: what is accepted, and what is answered.
 
-OpenAI's shapes in vLLM's dialect, and strict: a field this engine does not know is refused, because an
-option that is ignored in silence is a wrong answer nobody can explain.
+OpenAI's shapes in vLLM's dialect, and strict: a field this engine does not know is refused, because
+an option that is ignored in silence is a wrong answer nobody can explain.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ class RequestError(Exception):
     """The request itself is wrong; ``param`` is the field, where one is to blame."""
 
     def __init__(
-        self, message: str, *, param: str | None = None, code: str = "invalid_value", status: int = 400
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str = "invalid_value",
+        status: int = 400,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -128,7 +133,8 @@ def _explained(message: str) -> RequestError:
 
 
 def completion(identity: dict[str, Any], text: str, finished: Finished) -> dict[str, Any]:
-    """A whole completion. ``identity`` is what all answers to one request share: id, created, model."""
+    """A whole completion. ``identity`` is what all answers to one request share: id, created,
+    model."""
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
@@ -165,6 +171,8 @@ def usage(finished: Finished) -> dict[str, Any]:
     }
 
 
-def error(message: str, kind: str, *, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+def error(
+    message: str, kind: str, *, code: str | None = None, param: str | None = None
+) -> dict[str, Any]:
     """An error as OpenAI's clients expect it."""
     return {"error": {"message": message, "type": kind, "code": code, "param": param}}

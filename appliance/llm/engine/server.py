@@ -72,7 +72,12 @@ async def health(request: Connection) -> Answer:
 async def models(request: Connection) -> Answer:
     """The one model this engine serves."""
     desk = _desk(request)
-    model: dict[str, Any] = {"id": desk.model, "object": "model", "created": 0, "owned_by": "appliance"}
+    model: dict[str, Any] = {
+        "id": desk.model,
+        "object": "model",
+        "created": 0,
+        "owned_by": "appliance",
+    }
     if desk.scheduler.status.state == "ok":
         model["max_model_len"] = desk.scheduler.ready().context
     return _json({"object": "list", "data": [model]})
@@ -108,7 +113,8 @@ async def chat_completions(request: Connection) -> Answer | Stream:
 async def _submit(scheduler: Scheduler, asked: ChatRequest) -> Ticket:
     generator = scheduler.ready()
     messages = [ChatMessage(message.role, message.content) for message in asked.messages]
-    # In a thread: a body of the largest size takes some ten milliseconds, and /health must not wait.
+    # In a thread: a body of the largest size takes some ten milliseconds, and /health must not
+    # wait.
     prompt = await asyncio.to_thread(generator.encode, messages)
     room = generator.context - len(prompt)
     limit = room if asked.limit is None else asked.limit
@@ -152,7 +158,9 @@ async def _left(request: Connection) -> None:
         pass
 
 
-async def _stream(ticket: Ticket, identity: dict[str, Any], *, usage: bool) -> AsyncGenerator[bytes, None]:
+async def _stream(
+    ticket: Ticket, identity: dict[str, Any], *, usage: bool
+) -> AsyncGenerator[bytes, None]:
     try:
         yield _event(schemas.chunk(identity, {"role": "assistant", "content": ""}))
         while isinstance(event := await ticket.next(), Delta):
@@ -178,7 +186,9 @@ def _desk(request: Connection) -> _Desk:
     return desk
 
 
-def _json(document: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+def _json(
+    document: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None
+) -> Answer:
     return Response(
         msgspec.json.encode(document),
         status_code=status,

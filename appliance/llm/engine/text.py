@@ -16,7 +16,8 @@ class Assembler:
         self.stopped = False
 
     def feed(self, piece: bytes) -> str:
-        """The text that ``piece`` makes certain, often empty. After a stop string ``stopped`` is set."""
+        """The text that ``piece`` makes certain, often empty. After a stop string ``stopped`` is
+        set."""
         self._held += self._decoder.decode(piece)
         found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
         if found:
@@ -29,7 +30,8 @@ class Assembler:
         return certain
 
     def finish(self) -> str:
-        """What was held back and is certain now that nothing follows; half a character is dropped."""
+        """What was held back and is certain now that nothing follows; half a character is
+        dropped."""
         held, self._held = self._held, ""
         return held
 

@@ -10,10 +10,11 @@ FinishReason = Literal["stop", "length"]
 
 
 class CancelFlag:
-    """Set by whoever gives up on a request; read between tokens, and by llama.cpp inside a computation.
+    """Set by whoever gives up on a request; read between tokens, and by llama.cpp inside a
+    computation.
 
-    It is memory rather than a callback: llama.cpp asks hundreds of times a token whether to go on, and a
-    Python callback would take the interpreter's lock each time. See ``Context.watch``.
+    It is memory rather than a callback: llama.cpp asks hundreds of times a token whether to go on,
+    and a Python callback would take the interpreter's lock each time. See ``Context.watch``.
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,8 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One completion: a tokenized prompt, at most ``max_tokens`` more, ended early by a ``stop`` string."""
+    """One completion: a tokenized prompt, at most ``max_tokens`` more, ended early by a ``stop``
+    string."""
 
     prompt: tuple[int, ...]
     max_tokens: int

@@ -1,8 +1,9 @@
 """What a requantized model must still be able to do: a dozen answers and two dozen labels, as data.
 
-Written for this purpose, about products no knowledge base here has, so that neither the weights nor the
-prompts of the desk were tuned on it. Small on purpose: it runs on the customer's machine at first start,
-and it asks only whether a type is worse than the file it was made from, not how good the model is.
+Written for this purpose, about products no knowledge base here has, so that neither the weights nor
+the prompts of the desk were tuned on it. Small on purpose: it runs on the customer's machine at
+first start, and it asks only whether a type is worse than the file it was made from, not how good
+the model is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ class Reading(NamedTuple):
 
 
 READING_TASK: Final = "Answer the customer's question with the passage only. Be brief."
-LABEL_TASK: Final = "Name the topic of the customer's message: Technical, Billing, Account or General."
+LABEL_TASK: Final = (
+    "Name the topic of the customer's message: Technical, Billing, Account or General."
+)
 LABELS: Final = ("Technical", "Billing", "Account", "General")
 
 READINGS: Final[tuple[Reading, ...]] = (
