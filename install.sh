@@ -53,8 +53,9 @@ demo() {
         "$VENV/bin/appliance" kb import kb/faqs.json
     fi
     # A new key at each start, short-lived: keys are stored as hashes, an old one cannot be shown again.
-    printf '\nAdmin key, valid for 7 days:  '
-    "$VENV/bin/appliance" keys create --role admin --name demo --days 7 2>/dev/null
+    local key
+    key=$("$VENV/bin/appliance" keys create --role admin --name demo --days 7 2>&1) || fail "$key" "run './install.sh demo' again"
+    printf '\nAdmin key, valid for 7 days:  %s\n' "${key%%$'\n'*}"
     printf 'Chat page and API:            http://%s:%s/   (API description: /docs)\n\n' \
         "${APPLIANCE_HOST:-127.0.0.1}" "${APPLIANCE_PORT:-8080}"
     step "Starting; the first start prepares the model for this processor. Ctrl-C stops everything"

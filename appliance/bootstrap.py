@@ -90,6 +90,8 @@ class Appliance:
         self._embedder = embedder
         self._preparing: asyncio.Task[None] | None = None
         self._prepared: Prepared | None = None
+        self.failure: Exception | None = None
+        """Why preparing failed, for whoever serves this appliance."""
 
     async def start(self) -> None:
         """Check the database, then load the embedding model and the index in the background.
@@ -124,7 +126,6 @@ class Appliance:
                 escalation=EscalationAgent(bridge),
             )
         )
-        await self._close_interrupted()
         self._prepared = Prepared(
             encoder=bridge,
             knowledge_base=base,
@@ -163,9 +164,11 @@ class Appliance:
 
     async def _prepare_or_stop(self) -> None:
         try:
+            await self._close_interrupted()
             await self.prepare()
             log.info("ready")
         except Exception as error:
+            self.failure = error
             # Half an appliance would answer 503 for ever; a stopped one is restarted and its log is
             # read.
             hint = error.hint if isinstance(error, ApplianceError) else ""

@@ -20,7 +20,7 @@ class ApplianceError(Exception):
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Something went wrong inside the appliance"
-    default_hint: ClassVar[str] = "See the appliance's log; the line carries the same query id."
+    default_hint: ClassVar[str] = "See the appliance's log of this moment."
 
     def __init__(self, detail: str = "", *, hint: str | None = None) -> None:
         super().__init__(detail or self.title)

@@ -2,7 +2,7 @@
 environment.
 
 Every field is a setting, its upper-case name after ``APPLIANCE_`` is its variable, and its default
-is safe with no network. ``docs`` and ``appliance doctor`` list the fields from here.
+is safe with no network. README's table is checked against the fields.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +39,9 @@ SOCKET_PATH_MAX = 107
 class Settings(BaseSettings):
     """What an administrator can change. Paths are absolute after validation."""
 
-    model_config = SettingsConfigDict(env_prefix="APPLIANCE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="APPLIANCE_", env_ignore_empty=True, extra="forbid", frozen=True
+    )
 
     data_dir: Path = Field(
         default=Path("/var/lib/appliance") if INSTALLED else HOME / "var",
@@ -106,7 +107,10 @@ class Settings(BaseSettings):
     def _absolute(cls, values: dict[str, Any]) -> dict[str, Any]:
         for name in ("data_dir", "runtime_dir", "embeddings_dir"):
             if values.get(name):
-                values[name] = Path(values[name]).expanduser().absolute()
+                path = Path(values[name]).expanduser()
+                # The data folder names the sockets, so that every way to write it has to mean the
+                # same.
+                values[name] = path.absolute() if name == "runtime_dir" else path.resolve()
         return values
 
     @property
@@ -124,7 +128,7 @@ class Settings(BaseSettings):
         # Derived from the data folder so that every process of one appliance, whatever shell
         # started it, finds the same sockets, and two appliances never share one.
         digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:10]
-        return Path(tempfile.gettempdir()) / f"appliance-{os.getuid()}-{digest}"
+        return Path(f"/tmp/appliance-{os.getuid()}-{digest}")  # noqa: S108 - checked by ensure_folders
 
     @property
     def engine_socket(self) -> Path:
@@ -162,8 +166,8 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
         raise SettingsError(f"{where}: {first['msg']}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{config_file()} is not valid TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"{config_file()} cannot be read as TOML: {error}") from error
 
 
 def unknown_variables() -> list[str]:

@@ -1,7 +1,8 @@
-"""Fixtures: whole appliances as real processes, with the embedded weights and the 30 starter articles.
+"""Fixtures: whole appliances as real processes, with the embedded weights and the 30 starter
+articles.
 
-What takes long at a first start (a faster type of the weights, trained heads, embedded articles) is made
-once a test session; every appliance starts from a copy of it, weights as hard links.
+What takes long at a first start (a faster type of the weights, trained heads, embedded articles) is
+made once a test session; every appliance starts from a copy of it, weights as hard links.
 """
 
 from __future__ import annotations
@@ -102,15 +103,19 @@ class ApplianceProcess:
         self.sockets = Settings(data_dir=self.data_dir, runtime_dir=None).sockets
         self.log = self.folder / "log"
         self.out = self.folder / "out"
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = 0
         self.keys: dict[Role, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
-        self.environment = clean_environment(
-            APPLIANCE_DATA_DIR=str(self.data_dir), APPLIANCE_PORT=str(self.port)
-        ) | (environment or {})
+        self.environment = clean_environment(APPLIANCE_DATA_DIR=str(self.data_dir)) | (
+            environment or {}
+        )
         if prepared is not None:
             give_prepared(prepared, self.data_dir)
+
+    @property
+    def url(self) -> str:
+        """Where its pages are, once it was started."""
+        return f"http://127.0.0.1:{self.port}"
 
     # --- its command line ------------------------------------------------------------------------
 
@@ -142,7 +147,9 @@ class ApplianceProcess:
     # --- its life --------------------------------------------------------------------------------
 
     def start(self, *, wait: bool = True, prefix: Sequence[str] = ()) -> None:
-        """``appliance up``, behind ``prefix`` if given."""
+        """``appliance up``, behind ``prefix`` if given; later starts keep the first one's port."""
+        self.port = self.port or free_port()
+        self.environment["APPLIANCE_PORT"] = str(self.port)
         with self.log.open("ab") as log, self.out.open("ab") as out:
             self.process = subprocess.Popen(
                 [*prefix, *COMMAND, "up"],
@@ -199,7 +206,9 @@ class ApplianceProcess:
     def engine(self) -> int:
         """The process id of the engine in charge."""
         link = str((self.sockets / "engine.sock").readlink())
-        return self._only(f"-m appliance.llm.engine --model smollm2-135m --socket {self.sockets}/{link}")
+        return self._only(
+            f"-m appliance.llm.engine --model smollm2-135m --socket {self.sockets}/{link}"
+        )
 
     def _only(self, ending: str) -> int:
         found: list[int] = until(lambda: self.processes(ending), f"a process '{ending}'")
@@ -317,11 +326,6 @@ def _first_use(engine_home: Path, home: Path) -> None:
         unfinished.rename(home)
     finally:
         desk.clean()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share an appliance stay together, so that it runs no longer than it is needed."""
-    items.sort(key=lambda item: "appliance" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")

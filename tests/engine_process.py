@@ -31,8 +31,7 @@ _PATIENCE = 180.0
 
 
 def pytest_unconfigure() -> None:
-    """Close what llama_cpp leaves open for its whole life, before it is reported as a leak of
-    ours."""
+    """Close what llama_cpp leaves open for ever, before it is reported as a leak of ours."""
     for name in ("outnull_file", "errnull_file"):
         file = getattr(sys.modules.get("llama_cpp._utils"), name, None)
         if file is not None:
@@ -84,8 +83,7 @@ class EngineProcess:
 
     def health(self) -> dict[str, Any]:
         """What ``/health`` says; :class:`OSError` as long as nobody listens."""
-        # Tried first because httpx's synchronous client leaves a socket open that could not
-        # connect.
+        # Tried first: httpx's synchronous client leaves a socket open that could not connect.
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(str(self.socket))
         with self.client(5.0) as client:
@@ -154,7 +152,7 @@ def link_weights(weights_home: Path, data_dir: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A data folder after its first start; ``first-start.json`` holds what was seen meanwhile."""
     shared = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
@@ -166,7 +164,11 @@ def engine_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not seen.exists():
             seen.write_text(json.dumps(_first_start(home)))
-    return home
+    yield home
+    # pytest keeps the folders of three sessions; a quarter of a gigabyte each is not worth it.
+    # Other workers may still start from this one.
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        shutil.rmtree(home / "weights")
 
 
 def _first_start(home: Path) -> dict[str, Any]:
@@ -219,6 +221,7 @@ def engine(engine_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
     finally:
         running.clean()
+        shutil.rmtree(data_dir)
 
 
 StartEngine = Callable[..., EngineProcess]
@@ -226,8 +229,7 @@ StartEngine = Callable[..., EngineProcess]
 
 @pytest.fixture
 def start_engine(engine_home: Path, tmp_path: Path) -> Iterator[StartEngine]:
-    """Start engines of one's own; arguments go to :class:`EngineProcess`. They are ended
-    afterwards."""
+    """Start engines of one's own, which are ended afterwards; see :class:`EngineProcess`."""
     running: list[EngineProcess] = []
 
     def start(*, weights: bool = True, wait: bool = True, **options: Any) -> EngineProcess:
@@ -244,3 +246,4 @@ def start_engine(engine_home: Path, tmp_path: Path) -> Iterator[StartEngine]:
     yield start
     for engine in running:
         engine.clean()
+        shutil.rmtree(engine.data_dir)

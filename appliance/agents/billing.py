@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from appliance.agents.responder import Responder
 from appliance.llm.interface import ChatModel
-
-FLAGS: dict[str, re.Pattern[str]] = {
-    "refund": re.compile(r"\brefund\w*|\bmoney\s+back\b|\breimburs\w*", re.IGNORECASE),
-    "dispute": re.compile(
-        r"\bdisput\w*|\b(?:wrong(?:ly)?|twice|double)\s+(?:charg|bill)\w*", re.IGNORECASE
-    ),
-    "chargeback": re.compile(r"\bcharge\s?-?backs?\b", re.IGNORECASE),
-    "cancel_subscription": re.compile(
-        r"\b(?:cancel\w*|terminat\w*|end|stop)\b.{0,40}\b(?:subscription|plan|membership|contract)\b"
-        r"|\bunsubscribe\b",
-        re.IGNORECASE | re.DOTALL,
-    ),
-}
+from appliance.understanding.flags import billing_flags
 
 
 class BillingAgent(Responder):
@@ -28,4 +14,4 @@ class BillingAgent(Responder):
         super().__init__(model, "billing")
 
     def flags(self, text: str) -> tuple[str, ...]:
-        return tuple(name for name, pattern in FLAGS.items() if pattern.search(text))
+        return billing_flags(text)

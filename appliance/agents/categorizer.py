@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from appliance.domain.policy import SENTENCES_READ
 from appliance.domain.ports import Encoder, Reading, Search
 from appliance.domain.state import QueryState, Run
 from appliance.domain.text import sentences
-
-SENTENCES_READ = 16
-"""Sentences of a mail that are looked at for a request for a person; who wants one says so early or
-last."""
 
 
 class Categorizer:

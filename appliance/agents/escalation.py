@@ -10,11 +10,9 @@ from appliance.domain.policy import EscalationReason
 from appliance.domain.ports import Encoder
 from appliance.domain.query import Topic
 from appliance.domain.state import QueryState, Run
+from appliance.understanding.flags import billing_flags
 from appliance.understanding.phrases import escalation_phrase
 from appliance.understanding.topics import next_topic
-
-HANDOFF_ARTICLES = 2
-"""Articles a handoff names; more would look like an attempt to get rid of the customer."""
 
 
 class EscalationAgent:
@@ -33,16 +31,17 @@ class EscalationAgent:
         return {
             "topic": topic,
             "priority": priority,
-            "escalation_reason": self._reason(state, priority, topic.attempts),
+            "escalation_reason": reason_to_escalate(state, priority, topic.attempts),
         }
 
     async def escalate(self, state: QueryState, run: Run) -> QueryState:
         """Hand over. The articles that fit are named, because help may be one click away
         meanwhile."""
         reason = state.get("escalation_reason") or "requested"
-        articles = fitting(state.get("passages", ()))[:HANDOFF_ARTICLES]
+        articles = fitting(state.get("passages", ()))[: policy.HANDOFF_ARTICLES]
         await run.say(wording.handoff(reason, state["query"].case_reference, articles))
-        return {"answer": Answer(response=run.response, outcome="handoff", flags=("escalated",))}
+        flags = ("escalated", *billing_flags(state["query"].text))
+        return {"answer": Answer(response=run.response, outcome="handoff", flags=flags)}
 
     async def _topic(self, state: QueryState) -> Topic:
         query = state["query"]
@@ -59,16 +58,17 @@ class EscalationAgent:
             similarity=similarity,
         )
 
-    @staticmethod
-    def _reason(state: QueryState, priority: int, attempts: int) -> EscalationReason | None:
-        if escalation_phrase(state["query"].text) is not None:
-            return "phrase"
-        if state.get("wants_person"):
-            return "person"
-        if state["sentiment"] == "Angry":
-            return "anger"
-        if attempts >= policy.ESCALATE_AT_ATTEMPTS:
-            return "attempts"
-        if priority >= policy.ESCALATE_AT_PRIORITY:
-            return "priority"
-        return None
+
+def reason_to_escalate(state: QueryState, priority: int, attempts: int) -> EscalationReason | None:
+    """The first rule that holds, or None. Needs nothing but the state."""
+    if escalation_phrase(state["query"].text) is not None:
+        return "phrase"
+    if state.get("wants_person"):
+        return "person"
+    if state["sentiment"] == "Angry":
+        return "anger"
+    if attempts >= policy.ESCALATE_AT_ATTEMPTS:
+        return "attempts"
+    if priority >= policy.ESCALATE_AT_PRIORITY:
+        return "priority"
+    return None

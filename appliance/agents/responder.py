@@ -8,6 +8,7 @@ answer.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from importlib import resources
 from string import Template
 
@@ -17,7 +18,13 @@ from appliance.answering.grounding import supporting_passage, unsaid
 from appliance.answering.selection import fitting, for_prompt
 from appliance.domain.answer import Answer, Citation, Mode
 from appliance.domain.passage import Passage
-from appliance.domain.policy import ANSWER_MAX_TOKENS, PROMPT_CHARS, Intent
+from appliance.domain.policy import (
+    ANSWER_MAX_TOKENS,
+    HANDOFF_ARTICLES,
+    PROMPT_CHARS,
+    TURN_CHARS,
+    Intent,
+)
 from appliance.domain.query import Turn
 from appliance.domain.state import QueryState, Run
 from appliance.errors import ModelRejected, ModelUnavailable
@@ -28,9 +35,6 @@ from appliance.understanding.topics import reports_failure
 log = get_logger()
 
 SMALLTALK: tuple[Intent, ...] = ("thanks", "greeting", "offtopic", "confirmation")
-NEAREST_NAMED = 2
-TURN_CHARS = 200
-"""Characters of an earlier turn that a prompt repeats: enough to follow, cheap to evaluate."""
 
 
 def load_prompt(name: str) -> str:
@@ -64,7 +68,7 @@ class Responder:
 
     async def _without_passages(self, state: QueryState, run: Run) -> Answer:
         query = state["query"]
-        nearest = self._candidates(state)[:NEAREST_NAMED]
+        nearest = self._candidates(state)[:HANDOFF_ARTICLES]
         opening = wording.NOTHING_FURTHER if self._failed_before(state) else wording.ABSTENTION
         await run.say(wording.abstention(opening, nearest))
         return Answer(run.response, "abstained", flags=self.flags(query.text))
@@ -82,16 +86,17 @@ class Responder:
             self._messages(state, for_prompt(passages)), max_tokens=ANSWER_MAX_TOKENS
         )
         try:
-            async for sentence in draft_sentences(stream, usage, run.left):
-                source = supporting_passage(sentence, passages)
-                if source is None:
-                    cut.append(sentence)
-                    break  # a model that has begun to invent goes on inventing
-                if sentence in said:
-                    break  # small models repeat themselves until the limit
-                await self._say(run, sentence, first=not said)
-                said.append(sentence)
-                cited[source.article.id] = source
+            async with aclosing(draft_sentences(stream, usage, run.left)) as draft:
+                async for sentence in draft:
+                    source = supporting_passage(sentence, passages)
+                    if source is None:
+                        cut.append(sentence)
+                        break  # a model that has begun to invent goes on inventing
+                    if sentence in said:
+                        break  # small models repeat themselves until the limit
+                    await self._say(run, sentence, first=not said)
+                    said.append(sentence)
+                    cited[source.article.id] = source
         except ModelUnavailable as error:
             log.info("answered_without_model", reason=error.detail)
         except ModelRejected as error:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 
+from appliance.domain import policy
 from appliance.domain.passage import Passage
-from appliance.domain.policy import PASSAGES_FOUND
 from appliance.domain.ports import Encoder, Search
 from appliance.domain.query import Query
 from appliance.domain.state import QueryState, Run
 from appliance.domain.text import words
 
-SHORT = 8
-"""Words up to which a later message is taken to lean on what was asked before."""
-_LEANS = re.compile(
-    r"^\W*(?:and|but|so|or|then|also|what\s+about|how\s+about|what\s+if|ok(?:ay)?)\b"
-    r"|\b(?:it|that|this|those|these|them|they|one|ones|there|same)\b",
+_CONTINUES = re.compile(
+    r"^\W*(?:and|but|so|or|then|also|ok(?:ay)?|done|what\s+about|how\s+about|what\s+if)\b",
     re.IGNORECASE,
+)
+_POINTS_BACK = re.compile(
+    r"\b(?:it|that|this|those|these|them|they|one|ones|same)\b", re.IGNORECASE
 )
 
 
@@ -38,18 +38,22 @@ class KnowledgeRetriever:
 
     async def _find(self, text: str, category: str | None) -> tuple[Passage, ...]:
         vector = await self._encoder.encode_one(text)
-        return await self._search.search(vector, limit=PASSAGES_FOUND, category=category)
+        return await self._search.search(vector, limit=policy.PASSAGES_FOUND, category=category)
 
 
 def leans(text: str) -> bool:
-    """Whether a message is hard to understand without the one before it."""
-    return len(words(text)) <= SHORT or _LEANS.search(text) is not None
+    """Whether a message goes on about what the one before it names. Long ones name things
+    themselves."""
+    if _CONTINUES.match(text):
+        return True
+    return len(words(text)) <= policy.LEANING_WORDS.value and bool(_POINTS_BACK.search(text))
 
 
 def _asked_before(query: Query) -> str | None:
-    """The question the conversation is about: its topic's, or the latest customer turn."""
+    """The question the conversation is about, unless it is settled: its topic's, or the latest
+    customer turn."""
     if query.topic is not None:
-        return query.topic.question
+        return query.topic.question if query.topic.attempts else None
     return next((turn.content for turn in reversed(query.history) if turn.role == "customer"), None)
 
 
@@ -60,4 +64,4 @@ def _best_of(*searches: tuple[Passage, ...]) -> tuple[Passage, ...]:
         if known is None or passage.score > known.score:
             best[passage.article.id] = passage
     ranked = sorted(best.values(), key=lambda passage: passage.score, reverse=True)
-    return tuple(ranked[:PASSAGES_FOUND])
+    return tuple(ranked[: policy.PASSAGES_FOUND])

@@ -39,13 +39,12 @@ async def draft_sentences(
         if chunk.usage is not None:
             usage.tokens = chunk.usage
         finished = chunk.finish_reason or finished
-        *whole, pending_sentence = sentences(pending) or [""]
+        *whole, rest = sentences(pending) or [""]
         if whole:
             for sentence in whole:
                 yield sentence
-            # White space at the end still belongs to the text: the next token may continue the
-            # line.
-            pending = pending_sentence + (" " if pending[-1:].isspace() else "")
+            # White space at the end belongs to the text: the next token goes on behind it.
+            pending = rest + pending[len(pending.rstrip()) :]
     tail = pending.strip()
     if tail and (finished == "stop" or tail.endswith(_TERMINATED)):
         yield tail
@@ -55,21 +54,24 @@ async def _until(left: asyncio.Event, stream: AsyncIterator[Chunk]) -> AsyncGene
     """The stream, ended early with ModelUnavailable once ``left`` is set; closes the stream in any
     case."""
     leaving = asyncio.ensure_future(left.wait())
+    step: asyncio.Future[Chunk | None] | None = None
     try:
         while not left.is_set():
             step = asyncio.ensure_future(anext(stream, None))
             await asyncio.wait({step, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not step.done():
-                step.cancel()
-                await asyncio.gather(step, return_exceptions=True)
                 break
             chunk = step.result()
             if chunk is None:
                 return
             yield chunk
-        raise ModelUnavailable("The customer left; the draft was given up.")
+        raise ModelUnavailable("Nobody waits for the model any more; the draft was given up.")
     finally:
         leaving.cancel()
+        if step is not None and not step.done():
+            # A generator cannot be closed while a step of it runs.
+            step.cancel()
+            await asyncio.gather(step, return_exceptions=True)
         close = getattr(stream, "aclose", None)
         if close is not None:
             await close()

@@ -1,15 +1,14 @@
 """The judge: is a sentence supported by a passage? Code decides, not the model that wrote it.
 
-A sentence passes when it says what one sentence of a passage says, or one whole clause of it: the
-same words of meaning in the same order, none added, none left out, the same numbers, amounts, codes
-and menu paths. Leaving a word out is no smaller change than adding one: "14 days after the first
-failed payment" without "failed" is a promise nobody made. It errs towards "no": a cut sentence
-costs style, an invented one costs trust.
+A sentence passes when it says what one sentence of a passage says: the same words of meaning in the
+same order, none added, none left out, the same numbers, amounts, codes and menu paths. Leaving a
+word out is no smaller change than adding one: "14 days after the first failed payment" without
+"failed" is a promise nobody made. It errs towards "no": a cut sentence costs style, an invented one
+costs trust.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -41,8 +40,6 @@ or says when."""
 SHORTEST: Final = 3
 """Words of meaning below which a sentence says too little to be judged."""
 
-_CLAUSE_END: Final = re.compile(r",\s+and\s+|;\s+")
-
 
 def supporting_passage(sentence: str, passages: Sequence[Passage]) -> Passage | None:
     """The first passage that supports a sentence, or None."""
@@ -58,7 +55,7 @@ def is_supported(sentence: str, source: str) -> bool:
         gist == _gist(part)
         and facts(sentence) == facts(part)
         and menu_steps(sentence) == menu_steps(part)
-        for part in _parts(source)
+        for part in sentences(source)
     )
 
 
@@ -66,15 +63,6 @@ def unsaid(article: Article, said: Iterable[str]) -> list[str]:
     """Sentences of the article, in order, that none of the sentences already said repeats whole."""
     gists = {_gist(sentence) for sentence in said}
     return [part for part in sentences(article.answer) if _gist(part) not in gists]
-
-
-def _parts(source: str) -> Iterable[str]:
-    """The sentences of a source and their independent clauses."""
-    for sentence in sentences(source):
-        yield sentence
-        clauses = _CLAUSE_END.split(sentence)
-        if len(clauses) > 1:
-            yield from clauses
 
 
 def _gist(text: str) -> tuple[str, ...]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from appliance.bootstrap import Appliance
-from appliance.domain.policy import Role
 from appliance.errors import Forbidden, Unauthenticated
 from appliance.services.access import OPERATOR, Principal
 
-VISITOR_COOKIE = "appliance_visitor"
 PAGE_HEADER = "X-Requested-With"
 """A header that forms and images of other sites cannot set: with SameSite it keeps forged requests
 out."""
@@ -45,17 +44,19 @@ async def provide_principal(request: Request[Any, Any, Any], appliance: Applianc
         if scheme.lower() != "bearer" or not key.strip():
             raise Unauthenticated("The Authorization header must be 'Bearer KEY'.")
         return await appliance.access.authenticate(key.strip())
-    cookie = request.cookies.get(VISITOR_COOKIE)
+    cookie = request.cookies.get(visitor_cookie(appliance))
     if cookie is None:
         raise Unauthenticated("There is no key and no session.")
     principal = appliance.visitors.principal(cookie)
-    if request.method not in ("GET", "HEAD"):
-        if PAGE_HEADER not in request.headers:
-            raise Forbidden(f"Requests with a session need the header {PAGE_HEADER}.")
-        appliance.visitor_limit.take(principal.owner)
+    writes = request.method not in ("GET", "HEAD")
+    if writes and PAGE_HEADER not in request.headers:
+        raise Forbidden(f"Requests with a session need the header {PAGE_HEADER}.")
+    if writes or request.url.path.endswith("/search"):
+        appliance.visitor_limit.take(principal.owner, request.client.host if request.client else "")
     return principal
 
 
-def staff(principal: Principal, *roles: Role) -> None:
-    """:raises Forbidden: the principal has none of these roles."""
-    principal.require(*roles)
+def visitor_cookie(appliance: Appliance) -> str:
+    """The cookie's name. Cookies know no ports: two appliances on one host must not share it."""
+    digest = hashlib.sha256(str(appliance.settings.data_dir).encode()).hexdigest()[:8]
+    return f"appliance_visitor_{digest}"

@@ -14,7 +14,7 @@ from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
-from appliance.api.auth import VISITOR_COOKIE
+from appliance.api.auth import visitor_cookie
 from appliance.api.problems import documented
 from appliance.bootstrap import Appliance
 from appliance.errors import ApplianceError, Unauthenticated
@@ -43,11 +43,11 @@ class PageController(Controller):
         """The chat page. A visitor without a valid session gets a new one."""
         cookies = []
         try:
-            appliance.visitors.principal(request.cookies.get(VISITOR_COOKIE, ""))
+            appliance.visitors.principal(request.cookies.get(visitor_cookie(appliance), ""))
         except Unauthenticated:
             cookies = [
                 Cookie(
-                    key=VISITOR_COOKIE,
+                    key=visitor_cookie(appliance),
                     value=appliance.visitors.issue(),
                     httponly=True,
                     samesite="strict",

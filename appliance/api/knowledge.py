@@ -12,7 +12,6 @@ from appliance.api.problems import documented
 from appliance.bootstrap import Appliance
 from appliance.domain.passage import Article
 from appliance.domain.policy import MESSAGE_MAX_CHARS, Category
-from appliance.graph.build import as_result
 from appliance.services.access import Principal
 from appliance.services.knowledge import SEARCH_MAX
 
@@ -42,7 +41,7 @@ class KnowledgeController(Controller):
     ) -> SearchPage:
         """Passages for a text, best first. ``category`` decides near ties and hides nothing."""
         found = await appliance.ready.knowledge.search(q, limit=limit, category=category)
-        return SearchPage([as_result(passage) for passage in found])
+        return SearchPage([passage.as_result() for passage in found])
 
     @get("/articles/{article_id:str}", responses=documented(401, 404))
     async def get_article(

@@ -45,7 +45,7 @@ class Problem:
     hint: str = ""
 
 
-def problem(error: Exception) -> tuple[Problem, dict[str, str]]:
+def problem(error: BaseException) -> tuple[Problem, dict[str, str]]:
     """An error as a problem and the headers that go with it."""
     if isinstance(error, ApplianceError):
         headers = {}
@@ -81,16 +81,16 @@ def problem(error: Exception) -> tuple[Problem, dict[str, str]]:
 
 def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
     """The exception handler of the whole application."""
+    body, headers = told(error)
+    return Response(body, status_code=body.status, media_type=PROBLEM_JSON, headers=headers)
+
+
+def told(error: BaseException) -> tuple[Problem, dict[str, str]]:
+    """An error as a problem, and in the log where it is the appliance's own fault."""
     body, headers = problem(error)
     if body.status >= 500:
-        log.error(
-            "request_failed",
-            path=request.url.path,
-            code=body.code,
-            error=repr(error),
-            exc_info=error,
-        )
-    return Response(body, status_code=body.status, media_type=PROBLEM_JSON, headers=headers)
+        log.error("request_failed", code=body.code, error=repr(error), exc_info=error)
+    return body, headers
 
 
 def documented(*statuses: int) -> dict[int, ResponseSpec]:

@@ -10,7 +10,7 @@ import msgspec
 from litestar import Controller, Request, post
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from appliance.api.problems import documented, problem
+from appliance.api.problems import documented, told
 from appliance.api.schemas import QueryRequest
 from appliance.bootstrap import Appliance
 from appliance.services.access import Principal
@@ -56,7 +56,23 @@ class QueryController(Controller):
         Each token's sentence has passed grounding; ``answer.response`` is their concatenation.
         """
         accepted = await appliance.ready.answer_query.accept(_ask(data), principal)
-        return ServerSentEvent(_events(appliance, accepted))
+        queue: asyncio.Queue[tuple[str, Any] | None] = asyncio.Queue()
+        left = asyncio.Event()
+
+        async def emit(event: str, data: dict[str, Any]) -> None:
+            if event == "analysis":
+                ids = {
+                    "conversation_id": accepted.conversation.id,
+                    "message_id": accepted.message.id,
+                }
+                data = {**ids, **data}
+            queue.put_nowait((event, data))
+
+        # Started here, not in the generator: a client that leaves before the first event is still
+        # answered.
+        task = appliance.ready.answer_query.start(accepted, emit, left)
+        task.add_done_callback(lambda _: queue.put_nowait(None))
+        return ServerSentEvent(_events(queue, task, left))
 
 
 def _ask(data: QueryRequest) -> Ask:
@@ -75,22 +91,10 @@ async def _watch(request: Request[Any, Any, Any], left: asyncio.Event) -> None:
 
 
 async def _events(
-    appliance: Appliance, accepted: Any
+    queue: asyncio.Queue[tuple[str, Any] | None],
+    task: asyncio.Task[QueryResult],
+    left: asyncio.Event,
 ) -> AsyncGenerator[ServerSentEventMessage, None]:
-    queue: asyncio.Queue[tuple[str, Any] | None] = asyncio.Queue()
-    left = asyncio.Event()
-
-    async def emit(event: str, data: dict[str, Any]) -> None:
-        if event == "analysis":
-            data = {
-                "conversation_id": accepted.conversation.id,
-                "message_id": accepted.message.id,
-                **data,
-            }
-        queue.put_nowait((event, data))
-
-    task = appliance.ready.answer_query.start(accepted, emit, left)
-    task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         while True:
             try:
@@ -105,8 +109,7 @@ async def _events(
         if error is None:
             yield _message("answer", task.result())
         else:
-            body, _ = problem(error if isinstance(error, Exception) else RuntimeError())
-            yield _message("error", body)
+            yield _message("error", told(error)[0])
     finally:
         left.set()
 

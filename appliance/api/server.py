@@ -16,9 +16,10 @@ import uvicorn
 from appliance.api.app import create_app
 from appliance.api.auth import OperatorSocket
 from appliance.bootstrap import Appliance
-from appliance.errors import SettingsError
+from appliance.errors import Conflict, SettingsError
 from appliance.logs import get_logger
 from appliance.operations import notify
+from appliance.operations.locks import hold_lock
 
 log = get_logger()
 
@@ -39,9 +40,21 @@ class _Server(uvicorn.Server):
 async def serve(appliance: Appliance) -> None:
     """Serve until SIGTERM or SIGINT.
 
+    :raises Conflict: another API process serves this data folder.
     :raises SettingsError: the address or the socket cannot be bound.
     :raises StorageUnavailable: the database is not usable.
     """
+    settings = appliance.settings
+    with hold_lock(settings.data_dir / "api.lock") as free:
+        if not free:
+            raise Conflict(
+                f"The API of {settings.data_dir} is running already.",
+                hint="Stop it, or choose another APPLIANCE_DATA_DIR and APPLIANCE_PORT.",
+            )
+        await _serve(appliance)
+
+
+async def _serve(appliance: Appliance) -> None:
     settings = appliance.settings
     lan = bind(settings.host, settings.port)
     operator = _bind_operator(str(settings.api_socket))
@@ -68,6 +81,8 @@ async def serve(appliance: Appliance) -> None:
         await asyncio.gather(servers[0].serve([lan]), servers[1].serve([operator]))
     finally:
         settings.api_socket.unlink(missing_ok=True)
+    if appliance.failure is not None:
+        raise appliance.failure
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from litestar import Controller, get, put
 from msgspec import Struct
 
-from appliance.api.auth import staff
 from appliance.api.conversations import Id, Limit
 from appliance.api.problems import documented
 from appliance.api.schemas import UserRequest
@@ -31,13 +30,13 @@ class UserController(Controller):
         self, principal: Principal, appliance: Appliance, limit: Limit = 50, after: Id | None = None
     ) -> UserPage:
         """List users by id."""
-        staff(principal, "agent", "admin")
+        principal.require("agent", "admin")
         return UserPage(await appliance.users.page(limit=limit, after=after))
 
     @get("/{user_id:str}", responses=documented(401, 403, 404))
     async def get_user(self, user_id: str, principal: Principal, appliance: Appliance) -> User:
         """One user."""
-        staff(principal, "agent", "admin")
+        principal.require("agent", "admin")
         return await appliance.users.get(user_id)
 
     @put("/{user_id:str}", responses=documented(400, 401, 403, 413))
@@ -45,5 +44,5 @@ class UserController(Controller):
         self, user_id: str, data: UserRequest, principal: Principal, appliance: Appliance
     ) -> User:
         """Create or replace what is known of a user. VIP raises the priority of their queries."""
-        staff(principal, "agent", "admin")
+        principal.require("agent", "admin")
         return await appliance.users.put(user_id, name=data.name, email=data.email, vip=data.vip)

@@ -26,6 +26,7 @@ def ask(text: str, user: str, conversation: str | None, stream: bool, as_json: b
     show = stream and not as_json
 
     async def asking() -> Any:
+        from appliance.errors import NotReady
         from appliance.operations.client import RunningAppliance
 
         async with RunningAppliance.connect(settings) as running:
@@ -36,6 +37,8 @@ def ask(text: str, user: str, conversation: str | None, stream: bool, as_json: b
             result = None
             async for event, data in running.stream("/query/stream", body):
                 result = _shown(event, data) or result
+            if result is None:
+                raise NotReady("The answer broke off.", hint="Ask again; the message is stored.")
             return result
 
     result = run(asking())

@@ -16,6 +16,7 @@ from appliance.cli.output import (
     table,
     with_database,
 )
+from appliance.domain.policy import CATEGORIES
 
 if TYPE_CHECKING:
     from appliance.storage.database import Database
@@ -71,7 +72,7 @@ def list_articles(as_json: bool) -> None:
 @kb.command()
 @click.argument("text")
 @click.option("--limit", default=5, show_default=True, type=click.IntRange(1, 50))
-@click.option("--category", type=click.Choice(["Technical", "Billing", "Account", "General"]))
+@click.option("--category", type=click.Choice(CATEGORIES))
 @json_option
 def search(text: str, limit: int, category: str | None, as_json: bool) -> None:
     """Find passages for a text, best first."""
@@ -85,14 +86,13 @@ def search(text: str, limit: int, category: str | None, as_json: bool) -> None:
             if running is not None:
                 return await running.get("/kb/search", **parameters)
         from appliance.bootstrap import Appliance
-        from appliance.graph.build import as_result
 
         appliance = Appliance(settings)
         try:
             await appliance.database.check()
             await appliance.prepare()
             found = await appliance.ready.knowledge.search(text, limit=limit, category=category)
-            return {"items": [as_result(passage) for passage in found]}
+            return {"items": [passage.as_result() for passage in found]}
         finally:
             await appliance.aclose()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from appliance.cli.output import json_option, note, print_json, table, with_database
+from appliance.domain.policy import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,7 +25,7 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--role", required=True, type=click.Choice(["customer", "agent", "admin"]))
+@click.option("--role", required=True, type=click.Choice(ROLES))
 @click.option("--name", default="", help="What the key is for.")
 @click.option("--user", help="Tie a customer's key to this user id.")
 @click.option(

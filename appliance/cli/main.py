@@ -5,6 +5,7 @@ Exit status: 0 success, 1 the thing asked for did not hold, 2 wrong usage.
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -50,4 +51,12 @@ def main() -> None:
         sys.exit(0)
     except ApplianceError as error:
         fail(error.detail, error.hint)
+        sys.exit(1)
+    except Exception as error:
+        # What nobody foresaw: the name of the error here, its traceback in the log.
+        logging.getLogger("appliance").exception("unforeseen")
+        fail(
+            f"unforeseen {type(error).__name__}",
+            "This is a defect; the lines above belong in a report.",
+        )
         sys.exit(1)

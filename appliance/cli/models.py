@@ -114,13 +114,18 @@ def verify(name: str, as_json: bool) -> None:
 def use(name: str, as_json: bool) -> None:
     """Serve another model: start it, move over to it, end the old one."""
     settings = prepare("models")
-    from appliance.errors import WeightsError
+    from appliance.errors import Conflict, WeightsError
     from appliance.llm import weights
     from appliance.llm.catalog import Catalog
     from appliance.operations import engine_keeper
     from appliance.settings import ensure_folders
 
     ensure_folders(settings)
+    if settings.model:
+        raise Conflict(
+            f"The setting APPLIANCE_MODEL fixes the model to {settings.model}.",
+            hint="Remove the setting; then 'models use' decides.",
+        )
     entry = Catalog.load().entry(name)
     weights.locate(settings, entry)
     running = bool(engine_keeper.health(settings.engine_socket))
@@ -128,8 +133,7 @@ def use(name: str, as_json: bool) -> None:
         weights.activate(settings, entry.name)
     else:
         note(f"Starting {name} beside the present model.")
-        engine_keeper.ask_switch(settings, entry.name)
-        outcome = _wait(settings)
+        outcome = _wait(settings, engine_keeper.ask_switch(settings, entry.name))
         if outcome.state == "failed":
             raise WeightsError(
                 f"{name} could not be started: {outcome.detail}",
@@ -143,13 +147,15 @@ def use(name: str, as_json: bool) -> None:
         )
 
 
-def _wait(settings: Any) -> Any:
+def _wait(settings: Any, asked: str) -> Any:
     from appliance.errors import ApplianceError
     from appliance.operations import engine_keeper
 
     deadline = time.monotonic() + engine_keeper.SWITCH_SECONDS + 30
     while time.monotonic() < deadline:
         switch = engine_keeper.read_switch(settings)
+        if switch is not None and switch.id != asked:
+            raise ApplianceError("Another switch was asked for meanwhile.", hint="Try again.")
         if switch is not None and switch.state != "asked":
             return switch
         time.sleep(engine_keeper.LOOK_SECONDS)

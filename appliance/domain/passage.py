@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from appliance.domain.policy import Category
 
@@ -21,10 +22,21 @@ class Article:
 class Passage:
     """An article found for a query.
 
-    ``score`` is a cosine, -1 to 1; higher is nearer. ``nearest`` is the sentence of the answer that
-    is nearest to the query.
+    ``score`` is the mean of the cosines of the query to the whole article and to its nearest
+    sentence, -1 to 1, a little raised where the article is of the category that was understood;
+    higher is nearer. ``nearest`` is the sentence of the answer that is nearest to the query.
     """
 
     article: Article
     score: float
     nearest: str = ""
+
+    def as_result(self) -> dict[str, Any]:
+        """As ``kb_results`` shows it."""
+        return {
+            "id": self.article.id,
+            "title": self.article.question,
+            "content": self.article.answer,
+            "category": self.article.category,
+            "score": self.score,
+        }

@@ -45,7 +45,9 @@ def read_golden(path: Path) -> list[GoldenItem]:
     """
     items = []
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split(
+            "\n"
+        )  # not splitlines: JSON may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} cannot be read as UTF-8 text.") from error
     for number, line in enumerate(lines, start=1):

@@ -31,7 +31,7 @@ def report(outcomes: Sequence[Outcome], model: str | None) -> dict[str, Any]:
     known = [o for o in outcomes if o.item.faq is not None]
     if known:
         card["retrieval"] = _retrieval(known)
-    if any(o.item.answerable is not None for o in outcomes):
+    if any(o.item.answerable is not None or o.item.must_include for o in outcomes):
         card["answers"] = _answers(outcomes)
     modes = Counter(
         o.state["answer"].mode for o in outcomes if o.state["answer"].outcome == "answered"
@@ -95,7 +95,7 @@ def _retrieval(known: Sequence[Outcome]) -> dict[str, Any]:
 
 def _answers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Facts over queries with required ones; errors over queries that are not to be escalated."""
-    calm = [o for o in outcomes if o.item.answerable is not None and not o.item.escalate]
+    calm = [o for o in outcomes if not o.item.escalate]
     facts = [_facts_present(o) for o in calm if o.item.must_include]
     forbidden = [
         any(text.lower() in o.state["answer"].response.lower() for text in o.item.must_not_include)
@@ -108,7 +108,7 @@ def _answers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "forbidden_rate": _share(forbidden),
         "unsupported_rate": _share([not supported for supported in judged]),
         "wrong_answer_rate": _share(
-            [o.state["answer"].outcome == "answered" for o in calm if not o.item.answerable]
+            [o.state["answer"].outcome == "answered" for o in calm if o.item.answerable is False]
         ),
         "needless_refusal_rate": _share(
             [
@@ -117,7 +117,7 @@ def _answers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
                 if o.item.answerable
             ]
         ),
-        "n": len(calm),
+        "n": sum(o.item.answerable is not None or bool(o.item.must_include) for o in calm),
     }
 
 
@@ -128,7 +128,9 @@ def _facts_present(outcome: Outcome) -> float:
 
 
 def _judged(outcome: Outcome) -> list[bool]:
-    """For each sentence of an answer that says something: whether a passage supports it."""
+    """For each sentence of an answer that says something: whether a passage supports it. The judge
+    is the one that let it pass, so this proves that nothing goes around the judge, not that the
+    judge is right."""
     answer = outcome.state["answer"]
     if answer.outcome != "answered":
         return []

@@ -25,7 +25,7 @@ from langgraph.runtime import Runtime
 
 from appliance.agents.billing import BillingAgent
 from appliance.agents.categorizer import Categorizer
-from appliance.agents.escalation import EscalationAgent
+from appliance.agents.escalation import EscalationAgent, reason_to_escalate
 from appliance.agents.general import GeneralAgent
 from appliance.agents.retriever import KnowledgeRetriever
 from appliance.agents.sentiment import SentimentAnalyst
@@ -33,11 +33,11 @@ from appliance.agents.technical import TechnicalAgent
 from appliance.answering import wording
 from appliance.domain import policy
 from appliance.domain.answer import Answer
-from appliance.domain.passage import Passage
 from appliance.domain.query import Query, Topic
 from appliance.domain.state import QueryState, Run
 from appliance.graph.routes import choose_responder
 from appliance.logs import get_logger
+from appliance.understanding.phrases import asks_for_person
 
 log = get_logger()
 
@@ -83,7 +83,7 @@ def build(agents: Agents) -> Any:
     graph.add_node("retrieve_kb", guarded("retrieve_kb", agents.retriever, nothing_found))
     graph.add_node(
         "check_escalation",
-        guarded("check_escalation", announcing(agents.escalation.check), unescalated),
+        guarded("check_escalation", announcing(agents.escalation.check), rules_alone),
     )
     graph.add_node("technical", guarded("technical", agents.technical, apology))
     graph.add_node("billing", guarded("billing", agents.billing, apology))
@@ -141,19 +141,7 @@ async def announce(state: QueryState, run: Run) -> None:
         "analysis",
         {key: state[key] for key in ("category", "sentiment", "priority")},
     )
-    await run.emit("passages", {"kb_results": [as_result(p) for p in state.get("passages", ())]})
-
-
-def as_result(passage: Passage) -> dict[str, Any]:
-    """A passage as ``kb_results`` shows it."""
-    article = passage.article
-    return {
-        "id": article.id,
-        "title": article.question,
-        "content": article.answer,
-        "category": article.category,
-        "score": passage.score,
-    }
+    await run.emit("passages", {"kb_results": [p.as_result() for p in state.get("passages", ())]})
 
 
 # --- safe values of failing agents ----------------------------------------------------------------
@@ -165,7 +153,7 @@ async def unread(state: QueryState, run: Run) -> QueryState:
         "category": policy.SAFE_CATEGORY,
         "category_confidence": 0.0,
         "intent": "question",
-        "wants_person": False,
+        "wants_person": asks_for_person(state["query"].text),
     }
 
 
@@ -184,12 +172,13 @@ async def nothing_found(state: QueryState, run: Run) -> QueryState:
     return {"passages": ()}
 
 
-async def unescalated(state: QueryState, run: Run) -> QueryState:
-    """The topic as it was, and no reason to hand over but one that needs no agent to see."""
+async def rules_alone(state: QueryState, run: Run) -> QueryState:
+    """The topic as it was; the rules that need no encoder still hold."""
     query = state["query"]
+    topic = query.topic or Topic(None, query.text, 1)
     update: QueryState = {
-        "topic": query.topic or Topic(None, query.text, 1),
-        "escalation_reason": "person" if state.get("wants_person") else None,
+        "topic": topic,
+        "escalation_reason": reason_to_escalate(state, state["priority"], topic.attempts),
     }
     await announce({**state, **update}, run)
     return update

@@ -33,25 +33,20 @@ class KnowledgeBase:
         self._current: indexes.KnowledgeIndex | None = None
         self._lock = asyncio.Lock()
 
-    async def refresh(self, *, rebuild: bool = False) -> indexes.KnowledgeIndex:
-        """The index of the present articles, loaded or built where it has to be.
-
-        :param rebuild: embed everything anew even if an index fits (``appliance kb reindex``).
-        """
+    async def refresh(self) -> indexes.KnowledgeIndex:
+        """The index of the present articles, loaded or built where it has to be."""
         embedder = self._bridge.embedder
         wanted = indexes.fingerprint(embedder, await self._source.digest())
         current = self._current
-        if current is not None and current.fingerprint == wanted and not rebuild:
+        if current is not None and current.fingerprint == wanted:
             return current
         async with self._lock:
             digest, articles = await self._source.articles()
             wanted = indexes.fingerprint(embedder, digest)
             current = self._current
-            if current is not None and current.fingerprint == wanted and not rebuild:
+            if current is not None and current.fingerprint == wanted:
                 return current
-            if rebuild:
-                current = None
-            fresh = await self._bridge.run(lambda: self._make(digest, articles, current, rebuild))
+            fresh = await self._bridge.run(lambda: self._make(digest, articles, current))
             self._current = fresh
             return fresh
 
@@ -71,13 +66,11 @@ class KnowledgeBase:
         digest: str,
         articles: Sequence[Article],
         known: indexes.KnowledgeIndex | None,
-        rebuild: bool,
     ) -> indexes.KnowledgeIndex:
         embedder = self._bridge.embedder
-        if not rebuild:
-            saved = indexes.load(self._folder, embedder, digest, articles)
-            if saved is not None:
-                return saved
+        saved = indexes.load(self._folder, embedder, digest, articles)
+        if saved is not None:
+            return saved
         built = indexes.build(embedder, digest, articles, known=known)
         try:
             indexes.save(built, self._folder)

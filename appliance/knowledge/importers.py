@@ -8,6 +8,7 @@ from typing import Any
 
 from appliance.domain.passage import Article
 from appliance.domain.policy import CATEGORIES, ID_MAX_CHARS
+from appliance.domain.text import clean
 from appliance.errors import KnowledgeFileError
 
 FILE_MAX_BYTES = 64 * 1024 * 1024
@@ -30,6 +31,8 @@ def read_faqs(path: Path) -> list[Article]:
         raise KnowledgeFileError(f"{path} is not UTF-8 text.") from error
     except json.JSONDecodeError as error:
         raise KnowledgeFileError(f"{path}, line {error.lineno}: {error.msg}.") from error
+    except ValueError as error:
+        raise KnowledgeFileError(f"{path} holds a number that is too long.") from error
     except RecursionError as error:
         raise KnowledgeFileError(f"{path} is nested too deeply.") from error
     entries = document.get("faqs") if isinstance(document, dict) else None
@@ -51,8 +54,10 @@ def _article(entry: Any, *, where: str) -> Article:
     if isinstance(identifier, bool) or not isinstance(identifier, str | int):
         raise KnowledgeFileError(f'{where}: "id" must be a number or a text.')
     identifier = str(identifier).strip()
-    if not 1 <= len(identifier) <= ID_MAX_CHARS:
-        raise KnowledgeFileError(f'{where}: "id" must have 1 to {ID_MAX_CHARS} characters.')
+    if not 1 <= len(identifier) <= ID_MAX_CHARS or clean(identifier) != identifier:
+        raise KnowledgeFileError(f'{where}: "id" must have 1 to {ID_MAX_CHARS} visible characters.')
+    if any(character in identifier for character in "/?#\n\t"):
+        raise KnowledgeFileError(f'{where}: "id" becomes part of addresses; leave out / ? and #.')
     category = entry.get("category")
     if category not in CATEGORIES:
         raise KnowledgeFileError(f'{where}: "category" must be one of {", ".join(CATEGORIES)}.')
@@ -66,12 +71,10 @@ def _article(entry: Any, *, where: str) -> Article:
 
 def _text(entry: dict[str, Any], key: str, longest: int, where: str) -> str:
     value = entry.get(key)
-    if not isinstance(value, str) or not 1 <= len(value.strip()) <= longest:
+    if isinstance(value, str) and any(c == "\x00" or "\ud800" <= c <= "\udfff" for c in value):
+        raise KnowledgeFileError(f'{where}: "{key}" holds a NUL or half a character.')
+    # Cleaned first: invisible characters hide instructions, and must not count as text.
+    text = clean(value) if isinstance(value, str) else ""
+    if not 1 <= len(text) <= longest:
         raise KnowledgeFileError(f'{where}: "{key}" must be a text of 1 to {longest} characters.')
-    if "\x00" in value:
-        raise KnowledgeFileError(f'{where}: "{key}" holds a NUL character.')
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise KnowledgeFileError(f'{where}: "{key}" holds half a surrogate pair.') from error
-    return value.strip()
+    return text

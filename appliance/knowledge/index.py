@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from appliance.domain.passage import Article, Passage
+from appliance.domain.policy import CATEGORY_HINT, VOTE_SHARPNESS, VOTERS
 from appliance.domain.text import sentences
 from appliance.knowledge.embedding import Embedder, Vectors
 from appliance.logs import get_logger
@@ -31,13 +32,6 @@ LAYOUT = "article+sentences/1"
 """One row an article (question and answer together), then one row a sentence of each answer. Change
 the number with the meaning. On two desks' development queries the mean of the article's cosine and
 its nearest sentence's found the right article among three for .89, question rows alone for .73."""
-
-CATEGORY_HINT = 0.02
-"""Added to the rank, not to the reported score, of passages in the category that was understood. A
-hard filter costs 3 to 8 points of hit@3; a nudge this small only decides near ties."""
-
-CATEGORY_SHARPNESS = 0.05
-"""Temperature at which the articles' scores vote for their categories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +48,24 @@ class KnowledgeIndex:
     """Shape (rows, dimensions)."""
     faiss_index: Any
 
+    spans: tuple[tuple[int, int], ...]
+    """Where each article's sentences begin and end among the rows."""
+
     def search(
         self, vector: npt.NDArray[np.float32], *, limit: int, category: str | None = None
     ) -> tuple[Passage, ...]:
-        """The ``limit`` best articles, best first. A score is the mean of the cosine to the whole
-        article and to its nearest sentence."""
-        if limit < 1:
-            return ()
-
-        def rank(found: Passage) -> float:
-            return found.score + (CATEGORY_HINT if found.article.category == category else 0.0)
-
-        return tuple(sorted(self._candidates(vector, limit), key=rank, reverse=True)[:limit])
+        """The ``limit`` best articles, best first; as many as there are."""
+        found = self._candidates(vector, limit, category) if limit > 0 else []
+        return tuple(sorted(found, key=lambda passage: passage.score, reverse=True)[:limit])
 
     def categories(self, vector: npt.NDArray[np.float32]) -> dict[str, float]:
         """How the articles near a query vote for its category: shares that add up to 1, or
         nothing."""
-        found = self._candidates(vector, limit=8)
+        found = self.search(vector, limit=VOTERS)
         if not found:
             return {}
         scores = np.array([passage.score for passage in found])
-        votes = np.exp((scores - scores.max()) / CATEGORY_SHARPNESS)
+        votes = np.exp((scores - scores.max()) / VOTE_SHARPNESS)
         shares: dict[str, float] = {}
         for passage, vote in zip(found, votes / votes.sum(), strict=True):
             shares[passage.article.category] = shares.get(passage.article.category, 0.0) + float(
@@ -82,24 +73,30 @@ class KnowledgeIndex:
             )
         return shares
 
-    def _candidates(self, vector: npt.NDArray[np.float32], limit: int) -> list[Passage]:
-        """Articles that own one of the nearest rows, scored exactly."""
+    def _candidates(
+        self, vector: npt.NDArray[np.float32], limit: int, category: str | None
+    ) -> list[Passage]:
+        """Articles whose text, or one of whose sentences, is among the nearest, scored exactly."""
         if not self.articles:
             return []
-        # An article has about five rows; eight times the limit leaves room for articles that fill
-        # many places.
-        wide = min(len(self.rows), 8 * limit + 16)
-        _, nearest = self.faiss_index.search(vector.reshape(1, -1), wide)
-        owners = dict.fromkeys(self.owners[nearest[0]].tolist())
+        query = vector.reshape(1, -1)
+        # Articles are searched by themselves too: one with a hundred sentences must not crowd the
+        # others out.
+        whole: Any = faiss.SearchParameters()
+        whole.sel = faiss.IDSelectorRange(0, len(self.articles))
+        _, articles = self.faiss_index.search(
+            query, min(len(self.articles), 2 * limit), params=whole
+        )
+        _, rows = self.faiss_index.search(query, min(len(self.rows), 4 * limit))
+        owners = dict.fromkeys([*articles[0].tolist(), *self.owners[rows[0]].tolist()])
         found = []
         for owner in owners:
-            mine = len(self.articles) + np.flatnonzero(self.owners[len(self.articles) :] == owner)
-            cosines = self.rows[mine] @ vector
+            first, last = self.spans[owner]
+            cosines = self.rows[first:last] @ vector
             best = int(cosines.argmax())
             score = (float(self.rows[owner] @ vector) + float(cosines[best])) / 2
-            found.append(
-                Passage(self.articles[owner], round(score, 4), self.texts[int(mine[best])])
-            )
+            score += CATEGORY_HINT if self.articles[owner].category == category else 0.0
+            found.append(Passage(self.articles[owner], round(score, 4), self.texts[first + best]))
         return found
 
 
@@ -116,7 +113,7 @@ def build(
     known: KnowledgeIndex | None = None,
 ) -> KnowledgeIndex:
     """Embed the articles. Vectors of texts that ``known`` already holds are taken over."""
-    texts, owners = _rows(articles)
+    texts, owners, spans = _rows(articles)
     reusable = dict(zip(known.texts, known.rows, strict=True)) if known is not None else {}
     missing = sorted({text for text in texts if text not in reusable})
     if missing:
@@ -127,18 +124,23 @@ def build(
     index = faiss.IndexFlatIP(embedder.dimensions)
     index.add(rows)
     return KnowledgeIndex(
-        fingerprint(embedder, digest), tuple(articles), texts, owners, rows, index
+        fingerprint(embedder, digest), tuple(articles), texts, owners, rows, index, spans
     )
 
 
-def _rows(articles: Sequence[Article]) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+def _rows(
+    articles: Sequence[Article],
+) -> tuple[tuple[str, ...], npt.NDArray[np.int64], tuple[tuple[int, int], ...]]:
+    """The text, the owner and each article's span of sentences, of all rows."""
     texts = [f"{article.question} {article.answer}" for article in articles]
     owners = list(range(len(articles)))
+    spans = []
     for at, article in enumerate(articles):
         parts = sentences(article.answer)
+        spans.append((len(texts), len(texts) + len(parts)))
         texts += parts
         owners += [at] * len(parts)
-    return tuple(texts), np.array(owners, dtype=np.int64)
+    return tuple(texts), np.array(owners, dtype=np.int64), tuple(spans)
 
 
 def save(index: KnowledgeIndex, folder: Path) -> None:
@@ -177,10 +179,10 @@ def load(
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         log.warning("index_unreadable", folder=str(folder), error=str(error))
         return None
-    texts, owners = _rows(articles)
+    texts, owners, spans = _rows(articles)
     if index.ntotal != len(texts) or index.d != embedder.dimensions:
         return None
     rows = np.zeros((0, index.d), dtype=np.float32)
     if index.ntotal:
         rows = np.asarray(index.reconstruct_n(0, index.ntotal), dtype=np.float32)
-    return KnowledgeIndex(wanted, tuple(articles), texts, owners, rows, index)
+    return KnowledgeIndex(wanted, tuple(articles), texts, owners, rows, index, spans)

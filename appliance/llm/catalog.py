@@ -22,8 +22,7 @@ EMBEDDED = "smollm2-135m"
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One model. Memory is in GiB, ``context`` in tokens; ``sha256`` is of ``file``, where it was
-    hashed."""
+    """One model. Memory is in GiB, ``context`` in tokens; ``sha256`` is of ``file``, if known."""
 
     name: str
     title: str

@@ -1,5 +1,4 @@
-"""The contract of a language model. The engine, vLLM, a remote service and the scripted twin all
-keep it."""
+"""The contract of a language model: the engine, vLLM, remote services and the twin keep it."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a completion. The last one has ``finish_reason`` and, if the backend tells,
-    ``usage``."""
+    """A piece of a completion. Near the end come ``finish_reason`` and, if known, ``usage``."""
 
     text: str = ""
     finish_reason: Literal["stop", "length"] | None = None
@@ -42,8 +40,7 @@ EngineState = Literal["ok", "loading", "down"]
 
 @dataclass(frozen=True, slots=True)
 class ModelHealth:
-    """Whether the model can answer now, and which weights it is. ``sha256`` is of the file being
-    served."""
+    """Whether the model can answer now; ``sha256`` is of the weights file being served."""
 
     state: EngineState
     model: str | None = None

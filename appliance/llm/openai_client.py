@@ -1,5 +1,4 @@
-"""A chat model behind the OpenAI chat-completions protocol: the engine's socket now, vLLM by URL
-later.
+"""A chat model behind the OpenAI protocol: on the engine's Unix socket, or by URL.
 
 Nothing is retried and no proxy is asked. Each request opens its own connection: on a Unix socket
 that costs a fraction of a millisecond, and a request made after the link was switched to another
@@ -68,7 +67,10 @@ class OpenAIChatModel:
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the completion piece by piece; closing the generator closes the connection."""
         body = self._body(messages, max_tokens, stop)
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        body |= {
+            "stream": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+        }
         # One deadline for all steps instead of a timeout around them: between two steps the
         # caller's own code runs, and a timeout there would be raised in the wrong place.
         deadline = asyncio.get_running_loop().time() + self._timeout
@@ -144,8 +146,7 @@ class OpenAIChatModel:
 
 @asynccontextmanager
 async def _within(deadline: float) -> AsyncGenerator[None, None]:
-    """Whatever keeps an answer from arriving means the same to the caller: no model at the
-    moment."""
+    """Whatever keeps an answer from arriving means the same: no model at the moment."""
     try:
         async with asyncio.timeout_at(deadline):
             yield

@@ -1,5 +1,4 @@
-"""What comes back over the chat-completions protocol, read with patience: servers differ in what
-they add."""
+"""What comes back over the OpenAI protocol, read with patience: servers differ in what they add."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ _LONGEST_LINE: Final = 1 << 20
 
 
 class Fault(msgspec.Struct):
-    """An error object. ``message`` may quote the request, and the request has the customer's words
-    in it."""
+    """An error object. ``message`` may quote the request, and with it the customer."""
 
     message: str = ""
     type: str | None = None

@@ -17,8 +17,7 @@ from appliance.llm.interface import ChatMessage
 
 
 class Segment(NamedTuple):
-    """A stretch of a prompt; ``is_control`` marks a template's own marker, never a message's
-    content."""
+    """A stretch of a prompt; ``is_control`` marks a template's own marker, never content."""
 
     text: str
     is_control: bool
@@ -26,8 +25,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """``markers`` are the control tokens the weights must have for this template to mean
-    anything."""
+    """``markers`` are the control tokens weights must have for the template to mean anything."""
 
     id: str
     markers: tuple[str, ...]

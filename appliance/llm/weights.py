@@ -29,8 +29,7 @@ _ABANDONED = 3600.0
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """A weights file the appliance vouches for: what it is called, its hash and its size in
-    bytes."""
+    """A weights file the appliance vouches for: its name, hash and size in bytes."""
 
     file: str
     sha256: str
@@ -215,7 +214,7 @@ def _check_gguf(file: Path) -> None:
     version = int.from_bytes(head[4:8], "little")
     if len(head) < 8 or version not in _GGUF_VERSIONS:
         raise WeightsError(
-            f"{file.name} is GGUF version {version}; this engine reads versions 2 and 3, little-endian.",
+            f"{file.name} is GGUF version {version}; versions 2 and 3, little-endian, are read.",
             hint="Convert the model again with a present llama.cpp.",
         )
 

@@ -4,8 +4,8 @@ runs."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
@@ -45,30 +45,33 @@ class RunningAppliance:
 
         :raises ApplianceError: what the API answered instead.
         """
-        return _document(await self._client.get(path, params=parameters))
+        with _translated():
+            return _document(await self._client.get(path, params=parameters))
 
     async def post(self, path: str, body: Any) -> Any:
         """POST a document.
 
         :raises ApplianceError: what the API answered instead.
         """
-        return _document(await self._client.post(path, json=body))
+        with _translated():
+            return _document(await self._client.post(path, json=body))
 
     async def stream(self, path: str, body: Any) -> AsyncGenerator[tuple[str, Any], None]:
         """POST a document and yield the events of the answer: name and data.
 
         :raises ApplianceError: what the API answered instead.
         """
-        async with self._client.stream("POST", path, json=body) as response:
-            if response.is_error:
-                await response.aread()
-                _document(response)
-            event = ""
-            async for line in response.aiter_lines():
-                if line.startswith("event:"):
-                    event = line[6:].strip()
-                elif line.startswith("data:"):
-                    yield event, msgspec.json.decode(line[5:])
+        with _translated():
+            async with self._client.stream("POST", path, json=body) as response:
+                if response.is_error:
+                    await response.aread()
+                    _document(response)
+                event = ""
+                async for line in response.aiter_lines():
+                    if line.startswith("event:"):
+                        event = line[6:].strip()
+                    elif line.startswith("data:"):
+                        yield event, msgspec.json.decode(line[5:])
 
 
 @asynccontextmanager
@@ -101,12 +104,23 @@ async def _well(settings: Settings, child: Child | None, seconds: float = 180.0)
     return False
 
 
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise NotReady(
+            "The appliance stopped answering.", hint="See its log, or 'appliance doctor'."
+        ) from error
+
+
 def _document(response: httpx.Response) -> Any:
     if not response.is_error:
         return response.json()
     try:
         problem = response.json()
-        detail, hint = str(problem["detail"]), str(problem.get("hint", ""))
+        detail = str(problem.get("detail") or problem["status"])
+        hint = str(problem.get("hint", ""))
     except (ValueError, KeyError, TypeError):
         detail, hint = f"The appliance answered {response.status_code}.", ""
     kinds: dict[int, type[ApplianceError]] = {503: NotReady}

@@ -1,4 +1,5 @@
-"""What an administrator asks at 3 a.m.: each finding with what to do about it. Changes nothing."""
+"""What an administrator asks at 3 a.m.: each finding with what to do about it. Changes
+nothing but making the data and socket folders where they are missing."""
 
 from __future__ import annotations
 
@@ -76,7 +77,10 @@ def _disk(settings: Settings) -> Finding:
 
 
 async def _database(settings: Settings) -> Finding:
-    database = Database(settings.resolved_database_url)
+    try:
+        database = Database(settings.resolved_database_url)
+    except ApplianceError as error:
+        return Finding("database", "bad", error.detail, error.hint)
     try:
         await database.check()
         articles = await database.read(lambda records: records.knowledge.count())

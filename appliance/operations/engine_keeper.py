@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket as sockets
 import sys
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +31,7 @@ from appliance.settings import Settings
 log = get_logger()
 
 LOOK_SECONDS = 0.25
+GRACE_SECONDS = 0.5
 SWITCH_SECONDS = 600.0
 """Longest time a new engine may load before the switch is given up."""
 
@@ -37,6 +40,7 @@ class Switch(msgspec.Struct):
     """A switch as it was asked for and how it went. One file, written by the asker, then by the
     keeper."""
 
+    id: str
     model: str
     state: Literal["asked", "done", "failed"]
     detail: str = ""
@@ -64,7 +68,7 @@ class EngineKeeper:
         :raises Conflict: another keeper serves this data folder.
         """
         stop = StopRequested()
-        with hold_lock(self._settings.sockets / "engine.lock") as free:
+        with hold_lock(self._settings.data_dir / "engine.lock") as free:
             if not free:
                 raise Conflict("The engine of this appliance is running already.")
             self._keep(stop)
@@ -100,28 +104,42 @@ class EngineKeeper:
     def _switch(self, asked: Switch, stop: StopRequested) -> None:
         """Start the new engine, move clients over once it is well, end the old one."""
         old = self._current
-        if old is not None and asked.model == old.model:
-            _write_switch(self._settings, Switch(asked.model, "done"))
-            return
         log.info("model_switch", model=asked.model)
         new = self._launch(asked.model)
         problem = self._wait_until_well(new, stop)
         if problem is not None:
             self._end(new)
             log.error("model_switch_failed", model=asked.model, detail=problem)
-            _write_switch(self._settings, Switch(asked.model, "failed", problem))
+            self._answer(asked, "failed", problem)
             return
         self._link(new)
         self._current = new
-        weights.activate(self._settings, asked.model)
-        _write_switch(self._settings, Switch(asked.model, "done"))
+        try:
+            weights.activate(self._settings, asked.model)
+        except OSError as error:
+            log.error("choice_not_saved", model=asked.model, error=str(error))
+        self._answer(asked, "done")
+        # Connections that were made before the link moved are still being accepted.
+        time.sleep(GRACE_SECONDS)
         self._end(old)
+
+    def _answer(self, asked: Switch, state: Literal["done", "failed"], detail: str = "") -> None:
+        """Tell the asker, unless somebody asked for something else meanwhile: that comes next."""
+        present = read_switch(self._settings)
+        if present is None or present.id == asked.id:
+            try:
+                _write_switch(self._settings, Switch(asked.id, asked.model, state, detail))
+            except ApplianceError as error:
+                # A full disk must not take the engine down with the message.
+                log.error("switch_not_answered", detail=error.detail)
 
     def _wait_until_well(self, engine: _Engine, stop: StopRequested) -> str | None:
         """None when it serves; else why it does not."""
         deadline = time.monotonic() + SWITCH_SECONDS
         while time.monotonic() < deadline and not stop.seen:
             notify.watchdog()
+            if self._current is not None:
+                self._current.child.keep()
             if engine.child.exit_status is not None:
                 return f"The engine ended with status {engine.child.exit_status}; its log says why."
             seen = health(engine.socket)
@@ -166,6 +184,9 @@ class EngineKeeper:
 def health(socket: Path) -> dict[str, Any]:
     """What an engine says of itself; empty when nobody answers."""
     try:
+        # Asked with a plain socket first: httpx leaves one open when nobody listens.
+        with sockets.socket(sockets.AF_UNIX) as probe:
+            probe.connect(str(socket))
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=2.0) as client:
             answer: dict[str, Any] = client.get("http://engine/health").json()
             return answer
@@ -178,9 +199,12 @@ def switch_file(settings: Settings) -> Path:
     return settings.data_dir / "engine" / "switch.json"
 
 
-def ask_switch(settings: Settings, model: str) -> None:
-    """Ask the running keeper for another model; ``read_switch`` tells how it went."""
-    _write_switch(settings, Switch(model, "asked"))
+def ask_switch(settings: Settings, model: str) -> str:
+    """Ask the running keeper for a model; ``read_switch`` tells under the id returned how it
+    went."""
+    asked = Switch(uuid.uuid4().hex, model, "asked")
+    _write_switch(settings, asked)
+    return asked.id
 
 
 def read_switch(settings: Settings) -> Switch | None:

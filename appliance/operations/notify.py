@@ -31,6 +31,8 @@ def _send(message: str) -> None:
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+            # A service manager too busy to read must not stop the event loop.
+            connection.setblocking(False)
             connection.connect(address)
             connection.sendall(message.encode())
     except OSError:

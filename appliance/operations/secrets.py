@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from appliance.errors import SettingsError
@@ -21,8 +22,8 @@ def load_secret(folder: Path, name: str) -> bytes:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
-            temporary = path.with_name(f".{name}.{os.getpid()}")
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
+            temporary = Path(made)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secrets.token_bytes(SIZE))
                 file.flush()

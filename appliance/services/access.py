@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from appliance.domain.policy import ID_MAX_CHARS, ROLES, Role
+from appliance.domain.text import clean
 from appliance.errors import (
     Forbidden,
     InvalidInput,
@@ -26,8 +27,6 @@ KEY_PREFIX = "ssa_"
 
 TOUCH_EVERY = timedelta(minutes=1)
 """How stale ``last_used_at`` may be: a write for each request would cost more than the request."""
-
-OPERATOR_USER = "operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +96,7 @@ class Access:
             raise InvalidInput(f"The role must be one of {', '.join(ROLES)}.")
         if user_id is not None and role != "customer":
             raise InvalidInput("Only a customer's key is tied to a user.")
-        if user_id is not None and not 1 <= len(user_id) <= ID_MAX_CHARS:
-            raise InvalidInput(f"A user id has 1 to {ID_MAX_CHARS} characters.")
+        user_id = None if user_id is None else checked_user_id(user_id)
         key = KEY_PREFIX + secrets.token_urlsafe(32)
 
         def add(records: Records) -> ApiKey:
@@ -136,6 +134,17 @@ class Access:
         """:raises NotFound: there is no such key, or it is revoked already."""
         if not await self._database.write(lambda records: records.keys.revoke(key_id)):
             raise NotFound("There is no such key in force.")
+
+
+def checked_user_id(user_id: str) -> str:
+    """A user id as it is stored and compared everywhere.
+
+    :raises InvalidInput: nothing visible is left of it, or it is too long.
+    """
+    user_id = clean(user_id)
+    if not 1 <= len(user_id) <= ID_MAX_CHARS:
+        raise InvalidInput(f"A user_id has 1 to {ID_MAX_CHARS} visible characters.")
+    return user_id
 
 
 def _hash(key: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from weakref import WeakValueDictionary
 
 from appliance.domain import policy
 from appliance.domain.answer import Citation, Mode, Outcome, TokenUsage
@@ -23,9 +24,9 @@ from appliance.domain.query import Query, Topic, Turn
 from appliance.domain.state import QueryState, Run
 from appliance.domain.text import clean
 from appliance.errors import InvalidInput, NotFound
-from appliance.graph.build import SupportGraph, as_result
+from appliance.graph.build import SupportGraph
 from appliance.logs import bind_query, get_logger
-from appliance.services.access import Principal
+from appliance.services.access import Principal, checked_user_id
 from appliance.storage.database import Database, Records
 from appliance.storage.records import Conversation, Message
 
@@ -84,7 +85,6 @@ class Accepted:
 
     conversation: Conversation
     message: Message
-    query: Query
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -101,6 +101,7 @@ class AnswerQuery:
         self._graph = graph
         self._model_name = model_name
         self._under_way: set[asyncio.Task[QueryResult]] = set()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def accept(self, ask: Ask, principal: Principal) -> Accepted:
         """Check and store a message.
@@ -110,11 +111,9 @@ class AnswerQuery:
         :raises NotFound: the conversation is unknown, somebody else's, or another user's.
         """
         text = clean(ask.message)
-        user_id = clean(ask.user_id)
+        user_id = checked_user_id(ask.user_id)
         if not 1 <= len(text) <= policy.MESSAGE_MAX_CHARS:
             raise InvalidInput(f"A message has 1 to {policy.MESSAGE_MAX_CHARS} visible characters.")
-        if not 1 <= len(user_id) <= policy.ID_MAX_CHARS:
-            raise InvalidInput(f"A user_id has 1 to {policy.ID_MAX_CHARS} visible characters.")
         principal.speaks_for(user_id)
         return await self._database.write(
             lambda records: _accept(records, principal, user_id, text, ask.conversation_id)
@@ -139,7 +138,20 @@ class AnswerQuery:
 
     async def _answer(self, accepted: Accepted, run: Run) -> QueryResult:
         bind_query(accepted.message.id)
-        state = await self._graph(accepted.query, run)
+        # One after the other within a conversation: each answer builds on the topic the one before
+        # left.
+        async with self._locks.setdefault(accepted.conversation.id, asyncio.Lock()):
+            return await self._answer_next(accepted, run)
+
+    async def _answer_next(self, accepted: Accepted, run: Run) -> QueryResult:
+        query = await self._database.read(lambda records: _query(records, accepted))
+        deadline = asyncio.get_running_loop().call_later(
+            policy.MODEL_DEADLINE_SECONDS, run.left.set
+        )
+        try:
+            state = await self._graph(query, run)
+        finally:
+            deadline.cancel()
         metadata = self._metadata(state, time.perf_counter() - accepted.started)
         reply, conversation = await self._database.write(
             lambda records: _finish(records, accepted, state, metadata)
@@ -175,9 +187,9 @@ class AnswerQuery:
             processing_time=round(seconds, 4),
             escalated=answer.outcome == "handoff",
             escalation_reason=state.get("escalation_reason"),
-            kb_results=[as_result(passage) for passage in state.get("passages", ())],
+            kb_results=[passage.as_result() for passage in state.get("passages", ())],
             citations=answer.citations,
-            model=self._model_name() if answer.tokens.generated else None,
+            model=self._model_name() if answer.tokens.prompt else None,
             stages=state["stages"],
             tokens=answer.tokens,
             category_confidence=state.get("category_confidence", 0.0),
@@ -203,7 +215,6 @@ def _accept(
         if found is None or not principal.sees(found) or found.user_id != user.id:
             raise NotFound("There is no such conversation.")
         conversation = found
-    history = records.messages.latest(conversation.id, policy.HISTORY_TURNS)
     message = records.messages.add(conversation.id, "customer", text, "received")
     records.events.add(
         "query.created",
@@ -211,23 +222,35 @@ def _accept(
         user_id=user.id,
         data={"message_id": message.id},
     )
+    return Accepted(conversation, message)
+
+
+def _query(records: Records, accepted: Accepted) -> Query:
+    """The message with its context as it is now that its turn has come."""
+    conversation = records.conversations.get(accepted.conversation.id)
+    user = records.users.get(accepted.conversation.user_id)
+    if conversation is None or user is None:
+        raise NotFound("The conversation was deleted meanwhile.")
+    turns = [
+        turn
+        for turn in records.messages.list(conversation.id)
+        if turn.seq < accepted.message.seq or turn.role != "customer"
+    ]
     since = datetime.now(UTC) - timedelta(days=policy.REPEAT_WINDOW_DAYS)
-    recent = records.conversations.unresolved_articles(user.id, since, conversation.id)
     topic = None
     if conversation.topic_question is not None:
         topic = Topic(
             conversation.topic_article_id, conversation.topic_question, conversation.attempts
         )
-    query = Query(
-        text=text,
+    return Query(
+        text=accepted.message.content,
         user_id=user.id,
         case_reference=case_reference(conversation.id),
-        history=tuple(Turn(turn.role, turn.content) for turn in history),
+        history=tuple(Turn(turn.role, turn.content) for turn in turns[-policy.HISTORY_TURNS :]),
         topic=topic,
         vip=user.vip,
-        recent_articles=recent,
+        recent_articles=records.conversations.unresolved_articles(user.id, since, conversation.id),
     )
-    return Accepted(conversation, message, query)
 
 
 def _finish(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from typing import NoReturn
 
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 from appliance.errors import RateLimited
+
+VISITORS_AN_ADDRESS = 10
+"""How many busy visitors one network address may hold."""
 
 
 class VisitorLimit:
@@ -17,16 +21,23 @@ class VisitorLimit:
 
     def __init__(self, per_minute: int) -> None:
         self._item = RateLimitItemPerMinute(per_minute)
+        self._shared = RateLimitItemPerMinute(per_minute * VISITORS_AN_ADDRESS)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
-    def take(self, who: str) -> None:
+    def take(self, visitor: str, address: str) -> None:
         """Count one request.
+
+        Sessions cost nothing to get, so the address counts too, with room for an office behind one
+        address.
 
         :raises RateLimited: the minute is used up; says when a place is free again.
         """
-        if self._limiter.hit(self._item, who):
-            return
-        free_at = self._limiter.get_window_stats(self._item, who).reset_time
+        for item, who in ((self._item, visitor), (self._shared, f"from {address}")):
+            if not self._limiter.hit(item, who):
+                self._refuse(item, who)
+
+    def _refuse(self, item: RateLimitItem, who: str) -> NoReturn:
+        free_at = self._limiter.get_window_stats(item, who).reset_time
         raise RateLimited(
             "You are sending messages faster than we can read them.",
             retry_after=max(1, math.ceil(free_at - time.time())),

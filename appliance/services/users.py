@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from appliance.domain.policy import ID_MAX_CHARS
-from appliance.errors import InvalidInput, NotFound
+from appliance.domain.text import clean
+from appliance.errors import NotFound
+from appliance.services.access import checked_user_id
 from appliance.storage.database import Database, Records
 from appliance.storage.records import User
 
@@ -23,6 +24,7 @@ class Users:
 
     async def get(self, user_id: str) -> User:
         """:raises NotFound: there is no such user."""
+        user_id = checked_user_id(user_id)
         user = await self._database.read(lambda records: records.users.get(user_id))
         if user is None:
             raise NotFound("There is no such user.")
@@ -33,8 +35,8 @@ class Users:
 
         :raises InvalidInput: the id is empty or too long.
         """
-        if not 1 <= len(user_id) <= ID_MAX_CHARS:
-            raise InvalidInput(f"A user id has 1 to {ID_MAX_CHARS} characters.")
+        user_id = checked_user_id(user_id)
+        name, email = clean(name or "") or None, clean(email or "") or None
 
         def work(records: Records) -> User:
             records.users.ensure(user_id)

@@ -6,6 +6,9 @@ Saved as plain arrays, never as pickles, under the fingerprint of what it was tr
 
 from __future__ import annotations
 
+import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +41,14 @@ def train(features: Floats, labels: Sequence[str], *, strength: float) -> Head:
 
     model = LogisticRegression(C=strength, max_iter=2000, class_weight="balanced")
     model.fit(features, list(labels))
+    weights, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
+    if len(model.classes_) == 2:
+        # For two labels scikit-learn keeps one row, that of the second against the first.
+        weights, bias = np.vstack([0 * weights, weights]), np.concatenate([0 * bias, bias])
     return Head(
         tuple(str(label) for label in model.classes_),
-        np.asarray(model.coef_, dtype=np.float32),
-        np.asarray(model.intercept_, dtype=np.float32),
+        weights.astype(np.float32),
+        bias.astype(np.float32),
     )
 
 
@@ -53,8 +60,12 @@ def save(heads: dict[str, Head], fingerprint: str, path: Path) -> None:
         arrays[f"{name}.weights"] = head.weights
         arrays[f"{name}.bias"] = head.bias
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, allow_pickle=False, **arrays)
+    # The process id keeps two writers apart: a command and the server may both train.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
 
 
@@ -62,7 +73,8 @@ def load(path: Path, fingerprint: str) -> dict[str, Head] | None:
     """The heads saved under this fingerprint, or None where they are missing, damaged or of other
     examples."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, because numpy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if str(arrays["fingerprint"]) != fingerprint:
                 return None
             names = {key.split(".")[0] for key in arrays.files if "." in key}
@@ -74,5 +86,5 @@ def load(path: Path, fingerprint: str) -> dict[str, Head] | None:
                 )
                 for name in names
             }
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

@@ -17,9 +17,13 @@ _NAME_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _NAME_AFTER = re.compile(
-    r"\s+(?!(?:You|Your|Them|The|Us|For|Over|Him|Her)\b)[A-Z][\w'’.-]*|\s+here\b"
+    r"\s+(?!(?:You|Your|Them|The|Us|For|Over|Him|Her)\b)[A-Z][\w'’.-]*|\s+here\b|['’]s\b"
 )
 _LINE_ALONE = re.compile(r"(?:^|\n)\s*$")
+
+
+NEARBY = 40
+"""Characters around a "Sue" that decide whether it is a name."""
 
 
 def _pattern(phrases: Iterable[str]) -> re.Pattern[str]:
@@ -42,17 +46,25 @@ _STAFF = (
     r"anyone|anybody|person|supervisor|manager|member\s+of\s+(?:staff|the\s+team|your\s+team)))"
 )
 _SOME = r"(?:a|an|the|any|some|one\s+of\s+your|your)"
+_NOT_A_FEATURE = (
+    r"(?!\s+(?:in|within|inside|from|on)\s+(?:my|our)\b)"
+    r"(?!\s+(?:account|tool|role|plan|licen[cs]e|seat|app|mode|view|id|number|key)\b)"
+)
+"""Products have operators and specialists too: "an operator account" is no request for one."""
+
 _PERSON = re.compile(
     rf"""
-    \b(?:talk|speak|chat)\s+(?:\w+\s+)?(?:to|with)\s+(?:{_SOME}\s+)?{_STAFF}\b
+    (?<!can['’]t\sI\s)(?<!cannot\sI\s)
+    \b(?:talk|speak|chat)\s+(?:\w+\s+)?(?:to|with)\s+(?:{_SOME}\s+)?{_STAFF}\b{_NOT_A_FEATURE}
   | \b(?:connect|transfer|put|pass|switch|hand|forward|get)\s+me\s+
         (?:(?:on|over|through|thru|directly)\s+)*
-        (?:(?:to|with|on\s+to|onto)\s+)?(?:{_SOME}\s+)?{_STAFF}\b
+        (?:(?:to|with|on\s+to|onto)\s+)?(?:{_SOME}\s+)?{_STAFF}\b{_NOT_A_FEATURE}
   | \b(?:call|ring|phone|rings|calls|phones)\s+(?:me|us)\s+back\b
   | \b(?:someone|somebody|anyone|anybody|a\s+person|an?\s+agent)\s+(?:\w+\s+)?
         (?:call|ring|phone)\s+(?:me|us)\b
   | \b(?:please|pls|just)\s+(?:call|ring|phone)\s+me\b
-  | \b(?:want|need|prefer|request|like)\s+(?:to\s+have\s+|to\s+get\s+)?(?:a|an|some)\s+{_HUMAN}\b
+  | \b(?:want|need|prefer|request|like)\s+(?:to\s+have\s+|to\s+get\s+)?(?:a|an|some)\s+
+        {_HUMAN}\b{_NOT_A_FEATURE}
   | \b(?:want|need|request|arrange|like)\s+(?:to\s+\w+\s+)?a\s+call\s?back\b
   | ^\W*(?:agent|{_HUMAN}|call\s?back)(?:\s+(?:please|now))?\W*$
     """,
@@ -80,8 +92,9 @@ def _is_name(text: str, match: re.Match[str]) -> bool:
     """Whether this "Sue" is somebody: capitalised among lower-case words and placed like a name."""
     if match.group() != "Sue" or text.isupper():
         return False
-    before, after = text[: match.start()], text[match.end() :]
-    if _NAME_BEFORE.search(before) or _NAME_AFTER.match(after):
+    before = text[max(0, match.start() - NEARBY) : match.start()]
+    after = text[match.end() : match.end() + NEARBY]
+    if _NAME_AFTER.match(after) or _NAME_BEFORE.search(before):
         return True
     rest_of_line = after.split("\n", 1)[0].strip(" .,!")
     # A line of its own below a mail is a signature; a one-word message is not.

@@ -25,6 +25,7 @@ from appliance.domain.policy import (
     INTENTS,
     PERSON_MIN,
     SENTIMENTS,
+    VOTE_FLOOR,
     Category,
     Intent,
     Sentiment,
@@ -44,10 +45,6 @@ LABELS: dict[str, tuple[str, ...]] = {
     "sentiment": SENTIMENTS,
     "intent": INTENTS,
 }
-VOTE_FLOOR = 0.001
-"""What a category without an article near the query still gets: the desk may know nothing of it
-yet."""
-
 LATER_TURNS_ONLY = ("failure", "confirmation")
 """Intents that make no sense for a first message; there the head must choose among the others."""
 
@@ -104,7 +101,7 @@ def read_examples(path: Path) -> list[dict[str, Any]]:
     :raises InvalidInput: naming the first line that is wrong.
     """
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         try:

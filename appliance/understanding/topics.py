@@ -10,13 +10,17 @@ from appliance.domain.query import Topic
 
 _FAILURE = re.compile(
     r"""
-    \b(?:still|again)\b.{0,40}\b(?:not|no|n['’]t|nothing|same|fail\w*|crash\w*|broken|stuck|wrong|error|hangs?)\b
-    |
-    \b(?:did|does|do|has|have|is|was)(?:\s+not|n['’]?t)\s+(?:\w+\s+)?(?:work\w*|help\w*|solve\w*|fix\w*|change\w*)\b
-    | \b(?:not|isn['’]?t)\s+working\b |
-    \b(?:no\s+(?:luck|change|difference|effect|success)|same\s+(?:error|problem|thing|result|issue))\b
-    | \b(?:already|just)\s+(?:tried|did|done)\b | \btried\s+(?:that|this|it|all|everything)\b |
-    \bto\s+no\s+avail\b """,
+    \bstill\b.{0,40}
+        \b(?:not|no|\w+n['’]t|nothing|same|fail\w*|crash\w*|broken|stuck|wrong|error|hangs?)\b
+  | \b(?:did|does|do|has|have|is|was)(?:\s+not|n['’]?t)\s+(?:\w+\s+)?
+        (?:work\w*|help\w*|solve\w*|fix\w*|change\w*)\b
+  | \b(?:not|isn['’]?t)\s+working\b
+  | \bno\s+(?:luck|change|difference|effect|success)\b
+  | \bsame\s+(?:error|problem|thing|result|issue)\b
+  | \b(?:already|just)\s+(?:tried|did|done)\b
+  | \btried\s+(?:that|this|it|all|everything)\b
+  | \bto\s+no\s+avail\b
+    """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
 
@@ -47,6 +51,7 @@ def next_topic(
         return Topic(topic.article_id, topic.question, 0)
     if reports_failure(text, intent) or similarity >= SAME_QUESTION.value:
         return Topic(topic.article_id, topic.question, topic.attempts + 1)
-    if small or article_id == topic.article_id or similarity >= NEW_TOPIC.value:
+    same_article = article_id is not None and article_id == topic.article_id
+    if small or same_article or similarity >= NEW_TOPIC.value:
         return topic
     return Topic(article_id, text, 1)

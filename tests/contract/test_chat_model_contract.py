@@ -1,5 +1,4 @@
-"""What every language model keeps: the scripted twin and the real engine with the real weights
-alike."""
+"""What every language model keeps: the scripted twin and the real engine alike."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from appliance.llm.scripted import ScriptedModel
 
 pytestmark = pytest.mark.anyio
 
-REPLY = "Open the settings of your account, choose Security, and follow the link to change your password."
+REPLY = "Open the settings of your account, choose Security, and follow the link you find there."
 ASK = [
     ChatMessage("system", "You are a support desk. Answer in full sentences."),
     ChatMessage("user", "How do I change the password of my account? Give me the steps."),

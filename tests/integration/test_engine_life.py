@@ -206,8 +206,7 @@ def test_sigterm_while_loading_ends_it(start_engine: StartEngine) -> None:
 
 
 def test_it_ends_with_its_parent_if_asked(start_engine: StartEngine) -> None:
-    """The parent is a process that starts an engine and waits; killed, it can stop nothing
-    itself."""
+    """The parent starts an engine and waits; killed, it can stop nothing itself."""
     engine = start_engine(parent=True, arguments=("--die-with-parent",))
     engine.process.kill()
     engine.process.wait()

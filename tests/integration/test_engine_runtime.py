@@ -1,5 +1,4 @@
-"""The runtime on the real weights: prompts as tokens, the prefix cache, cancelling inside a
-computation."""
+"""The runtime on the real weights: prompts as tokens, the prefix cache, cancelling."""
 
 from __future__ import annotations
 

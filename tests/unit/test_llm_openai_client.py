@@ -134,14 +134,13 @@ async def test_reads_a_stream(folder: Path) -> None:
                 "temperature": 0,
                 "stop": ["\n"],
                 "stream": True,
-                "stream_options": {"include_usage": True},
+                "stream_options": {"include_usage": True, "continuous_usage_stats": True},
             }
         ]
 
 
 async def test_reads_what_other_servers_send(folder: Path) -> None:
-    """Comments, CRLF, no space after the colon, separators inside text, null content, unknown
-    fields."""
+    """Comments, CRLF, no space after a colon, separators in text, null, unknown fields."""
     answer = sse(
         b": keep alive\r\n\r\n",
         b"event: message\r\n",

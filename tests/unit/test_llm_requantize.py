@@ -10,7 +10,8 @@ import pytest
 
 from appliance.errors import ModelError, WeightsError
 from appliance.llm.catalog import EMBEDDED, Catalog
-from appliance.llm.engine import requantize
+from appliance.llm.engine import cpu, requantize
+from appliance.llm.engine.cpu import Processor
 from appliance.llm.engine.requantize import Bench, Choice, Served, choose
 from appliance.llm.engine.trial import Verdict
 from appliance.llm.templates import Template
@@ -67,13 +68,13 @@ def source(folder: Path) -> Served:
 
 @pytest.fixture(params=["avx512_bf16", ""], ids=["bf16", "no bf16"])
 def has_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(requantize, "_cpu", lambda: ("A CPU", frozenset({"avx2", request.param})))
+    monkeypatch.setattr(cpu, "processor", lambda: Processor("A CPU", frozenset({request.param})))
     return bool(request.param)
 
 
 @pytest.fixture
-def cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requantize, "_cpu", lambda: ("A CPU", frozenset({"avx512_bf16"})))
+def processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "processor", lambda: Processor("A CPU", frozenset({"avx512_bf16"})))
 
 
 def run(source: Served, folder: Path, fake: FakeBench) -> Served:
@@ -108,7 +109,7 @@ def test_serves_the_fastest_type_that_is_not_worse(
         (msgspec.structs.replace(FASTEST, right=14), "labels"),
     ],
 )
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 def test_a_fast_type_that_is_worse_is_not_served(
     source: Served, folder: Path, worse: Verdict, why: str
 ) -> None:
@@ -119,7 +120,7 @@ def test_a_fast_type_that_is_worse_is_not_served(
     assert refused.verdict is not None
 
 
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 def test_a_fall_within_the_tolerance_is_rounding(source: Served, folder: Path) -> None:
     rounded = msgspec.structs.replace(FASTEST, likelihood=-0.949)
     assert run(
@@ -127,13 +128,13 @@ def test_a_fall_within_the_tolerance_is_rounding(source: Served, folder: Path) -
     ).path.stem.endswith("Q8_0")
 
 
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 def test_the_shipped_file_stays_when_nothing_is_faster(source: Served, folder: Path) -> None:
     assert run(source, folder, FakeBench(Q8_0=SHIPPED, Q4_0=SHIPPED, BF16=SHIPPED)) == source
     assert types(folder) == [ENTRY.file]
 
 
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 def test_the_choice_is_remembered(source: Served, folder: Path) -> None:
     first = run(source, folder, FakeBench(Q8_0=FASTER, Q4_0=SHIPPED, BF16=FASTEST))
     again = FakeBench()
@@ -145,7 +146,7 @@ def test_the_choice_is_remembered(source: Served, folder: Path) -> None:
     assert all(m.verdict is not None and m.seconds == m.verdict.seconds for m in kept.measured)
 
 
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("change", ["cpu", "library", "source", "damaged", "gone", "unreadable"])
 def test_it_is_measured_again_when_it_no_longer_holds(
     source: Served, folder: Path, change: str, monkeypatch: pytest.MonkeyPatch
@@ -153,7 +154,7 @@ def test_it_is_measured_again_when_it_no_longer_holds(
     verdicts = {"Q8_0": FASTER, "Q4_0": SHIPPED, "BF16": SHIPPED}
     served = run(source, folder, FakeBench(**verdicts))
     if change == "cpu":
-        monkeypatch.setattr(requantize, "_cpu", lambda: ("Another CPU", frozenset[str]()))
+        monkeypatch.setattr(cpu, "processor", lambda: Processor("Another CPU", frozenset()))
     elif change == "library":
         monkeypatch.setattr(requantize.llamacpp, "version", lambda: "9.9")
     elif change == "source":
@@ -170,7 +171,7 @@ def test_it_is_measured_again_when_it_no_longer_holds(
     assert again.measured[0] == "Q4_1"
 
 
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 def test_without_room_the_file_as_shipped_is_served(
     source: Served, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,7 +184,7 @@ def test_without_room_the_file_as_shipped_is_served(
     assert not (folder / f"{EMBEDDED}.requantized.json").exists()
 
 
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 def test_types_that_cannot_be_made_are_left_out(source: Served, folder: Path) -> None:
     fake = FakeBench(Q4_0=FASTER)
     fake.fails = {"Q8_0", "BF16"}
@@ -192,7 +193,7 @@ def test_types_that_cannot_be_made_are_left_out(source: Served, folder: Path) ->
     assert types(folder) == sorted([ENTRY.file, f"{EMBEDDED}.Q4_0.gguf"])
 
 
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 def test_when_no_type_can_be_made_nothing_is_measured(source: Served, folder: Path) -> None:
     fake = FakeBench()
     fake.fails = {"Q8_0", "Q4_0", "BF16"}
@@ -202,7 +203,7 @@ def test_when_no_type_can_be_made_nothing_is_measured(source: Served, folder: Pa
     assert not (folder / f"{EMBEDDED}.requantized.json").exists()
 
 
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 def test_types_that_do_not_compute_are_left_out(source: Served, folder: Path) -> None:
     assert run(source, folder, FakeBench(Q8_0=FASTER)).path.read_text() == "Q8_0"
     refused = [m.why_not for m in record(folder).measured if m.verdict is None]
@@ -210,7 +211,7 @@ def test_types_that_do_not_compute_are_left_out(source: Served, folder: Path) ->
     assert types(folder) == sorted([ENTRY.file, f"{EMBEDDED}.Q8_0.gguf"])
 
 
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 def test_what_an_interrupted_start_left_is_removed(source: Served, folder: Path) -> None:
     for name in (f"{EMBEDDED}.BF16.gguf", f"{EMBEDDED}.Q8_0.part"):
         (folder / name).write_bytes(b"left")
@@ -218,7 +219,7 @@ def test_what_an_interrupted_start_left_is_removed(source: Served, folder: Path)
     assert types(folder) == [ENTRY.file]
 
 
-@pytest.mark.usefixtures("cpu")
+@pytest.mark.usefixtures("processor")
 def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(
     source: Served, tmp_path: Path
 ) -> None:
@@ -227,7 +228,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(
     assert run(source, blocked / "weights", FakeBench(Q8_0=FASTER)) == source
 
 
-def test_this_machines_cpu_has_a_name() -> None:
-    name, flags = requantize._cpu()
-    assert name
-    assert all(" " not in flag for flag in flags)
+def test_this_machines_processor_has_a_name() -> None:
+    found = cpu.processor()
+    assert found.name
+    assert all(" " not in flag for flag in found.flags)

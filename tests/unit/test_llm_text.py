@@ -65,8 +65,7 @@ def test_what_may_begin_a_stop_string_is_held_back() -> None:
     cuts=st.lists(st.integers(0, 120), max_size=12),
 )
 def test_cutting_changes_nothing(text: str, stop: list[str], cuts: list[int]) -> None:
-    """The text up to the stop string that is complete first, however the bytes were cut into
-    tokens."""
+    """Text up to the stop string that is complete first, however the bytes were cut."""
     data = text.encode()
     edges = [0, *sorted(cut for cut in cuts if cut <= len(data)), len(data)]
     pieces = [data[a:b] for a, b in pairwise(edges)]

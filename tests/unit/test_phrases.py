@@ -13,9 +13,7 @@ CASINGS = {
     "lower": str.lower,
     "upper": str.upper,
     "title": str.title,
-    "mixed": lambda text: "".join(
-        c.upper() if at % 2 else c.lower() for at, c in enumerate(text)
-    ),
+    "mixed": lambda text: "".join(c.upper() if at % 2 else c.lower() for at, c in enumerate(text)),
 }
 FRAMES = (
     "{}",
@@ -31,11 +29,12 @@ FRAMES = (
 )
 
 
-@pytest.mark.parametrize("phrase", ESCALATION_PHRASES)
-@pytest.mark.parametrize("casing", CASINGS)
+# Whether "Sue" is a name is for the tables below.
+CASED = [(p, c) for p in ESCALATION_PHRASES for c in CASINGS if (p, c) != ("sue", "title")]
+
+
+@pytest.mark.parametrize(("phrase", "casing"), CASED)
 def test_every_phrase_is_found_in_any_case(phrase: str, casing: str) -> None:
-    if phrase == "sue" and casing == "title":
-        pytest.skip("'Sue' may be a name; see the tables below")
     assert escalation_phrase(f"so i tell you {CASINGS[casing](phrase)} as of today") == phrase
 
 
@@ -84,12 +83,7 @@ def test_parts_of_words_and_near_misses_are_no_phrases(text: str) -> None:
 @given(letters=st.text(alphabet="abcdefghijklmnopqrstuvwxyzäß0123456789_", min_size=1, max_size=4))
 def test_a_phrase_inside_a_longer_word_is_none(inside: str, letters: str) -> None:
     assert escalation_phrase(f"the {letters}{inside} thing") is None
-    assert escalation_phrase(f"the {inside}{letters} thing") in (None, *_longer(inside, letters))
-
-
-def _longer(inside: str, letters: str) -> tuple[str, ...]:
-    """The longer word may be on the list itself."""
-    return (inside + letters,) if inside + letters in ESCALATION_PHRASES else ()
+    assert escalation_phrase(f"the {inside}{letters} thing") is None
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,7 @@ class Model:
         return list(tokens[:count])
 
     def piece(self, token: int) -> bytes:
-        """The bytes a token stands for, which may be part of a character; none for control
-        tokens."""
+        """The bytes of a token, maybe only part of a character; none for control tokens."""
         count = _c.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), 0, False)
         if count < 0:
             self._piece = ctypes.create_string_buffer(-count)
@@ -210,8 +209,7 @@ class Context:
         _c.llama_memory_seq_rm(self._memory, 0, position, -1)
 
     def logits(self, index: int = -1) -> NDArray[np.float32]:
-        """Scores of shape (vocabulary,) after a token of the last batch; valid until the next
-        batch."""
+        """Scores of shape (vocabulary,) after a token of the last batch; valid until the next."""
         pointer = _c.llama_get_logits_ith(self._context, index)
         return np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
 
@@ -228,8 +226,7 @@ class Context:
 
 
 class Sampler:
-    """A chain that chooses tokens: greedy, or temperature and then the nucleus, as vLLM orders
-    them."""
+    """A chain that chooses tokens: greedy, or temperature and then the nucleus, as in vLLM."""
 
     def __init__(self, sampling: Sampling) -> None:
         self.handle: Any = _c.llama_sampler_chain_init(_c.llama_sampler_chain_default_params())

@@ -35,8 +35,7 @@ def load(settings: Settings, entry: Entry, report: Callable[[str], None]) -> Loa
 
 
 def _source(settings: Settings, entry: Entry) -> Served:
-    """The entry's own file. Packaged weights are copied to the data folder, which a backup can
-    carry."""
+    """The entry's own file. Packaged weights are copied to the data folder, as a backup needs."""
     packaged = entry.packaged_file()
     if packaged is not None and entry.sha256 is not None:
         try:

@@ -68,8 +68,7 @@ def serve(settings: Settings, model_name: str, socket_path: Path) -> None:
         _unlink(socket_path, inode)
     scheduler.stop()
     if not scheduler.join(_LEAVE_SECONDS):
-        # Inside the library, loading or quantizing: its threads would outlive the interpreter and
-        # crash.
+        # Inside the library, loading or quantizing: its threads would outlive the interpreter.
         log.info("engine stopped while busy")
         os._exit(0)
     log.info("engine stopped")

@@ -1,5 +1,4 @@
-"""Which type of the embedded weights is fastest on this CPU without being worse: measured once,
-remembered.
+"""Which type of the embedded weights is fastest here without being worse: measured once, kept.
 
 The package carries Q4_1, for which this engine has no fast matrix kernels on x86. Other types of
 the same weights are made here and put on trial, and the fastest whose answers and labels are not
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ import msgspec
 
 from appliance.errors import ModelError, WeightsError
 from appliance.llm.catalog import Entry
-from appliance.llm.engine import llamacpp
+from appliance.llm.engine import cpu, llamacpp
 from appliance.llm.engine.trial import Verdict, measure
 from appliance.llm.templates import Template, template
 from appliance.llm.weights import digest, write_json
@@ -30,12 +28,15 @@ from appliance.logs import get_logger
 log = get_logger()
 
 LIKELIHOOD_TOLERANCE: Final = 0.01
-"""How much the mean log probability of a reference token may fall: 1 % of perplexity. Types that
-keep the weights differ by 0.002 through rounding alone; Q4_0 made from Q4_1 falls by 0.17."""
+"""How much the mean log probability of a reference token may fall: 1 % of perplexity.
+
+Types that keep the weights differ by 0.002 through rounding; Q4_0 made from Q4_1 falls by 0.17.
+"""
 ROOM_FACTOR: Final = 5
-"""Free space needed, in sizes of the source: BF16 takes 2.8 of them beside Q8_0's 1.5, and the desk
-keeps writing meanwhile."""
-CPUINFO: Final = Path("/proc/cpuinfo")
+"""Free space needed, in sizes of the source.
+
+BF16 takes 2.8 of them beside Q8_0's 1.5, and the desk keeps writing meanwhile.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,8 @@ def choose(
     Never fails for lack of room or because a type cannot be made: then the file as shipped is
     served, and the log says why.
     """
-    cpu, flags = _cpu()
-    key = Key(source.sha256, cpu, llamacpp.version())
+    processor = cpu.processor()
+    key = Key(source.sha256, processor.name, llamacpp.version())
     record = folder / f"{entry.name}.requantized.json"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,7 +113,7 @@ def choose(
                 # Not remembered: the next start may find room.
                 log.warning("serving weights as shipped", why="no room for other types", free=free)
                 return source
-            types = ["Q8_0", "Q4_0"] + (["BF16"] if _has_bf16(flags) else [])
+            types = ["Q8_0", "Q4_0", *(["BF16"] if processor.multiplies_bf16 else [])]
             trial = _Trials(entry, source, folder, threads, report, bench or Bench())
             choice = trial.run(key, types)
             if choice is None:
@@ -132,8 +133,7 @@ def choose(
 
 
 class _Trials:
-    """Makes and measures one type after the other; at most the best so far and the one on trial
-    exist."""
+    """Makes and measures one type after the other; only the best so far and a new one exist."""
 
     def __init__(
         self,
@@ -153,8 +153,9 @@ class _Trials:
         self._bench = bench
 
     def run(self, key: Key, types: list[str]) -> Choice | None:
-        """Measure the shipped type and ``types``; only the chosen file is left. None if none can be
-        made.
+        """Measure the shipped type and ``types``; only the chosen file is left.
+
+        None if no type can be made.
 
         :raises WeightsError: not even the file as shipped can be loaded.
         """
@@ -254,25 +255,7 @@ def _sweep(folder: Path, entry: Entry, *, keep: Path) -> None:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait for another engine that measures the same weights; the kernel ends the lock with the
-    process."""
+    """Wait for another engine at the same weights; the kernel ends the lock with the process."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _cpu() -> tuple[str, frozenset[str]]:
-    """The processor's name and its feature flags; no flags where Linux does not list any."""
-    facts: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in CPUINFO.read_text().splitlines():
-            name, _, value = line.partition(":")
-            facts.setdefault(name.strip(), value.strip())
-    name = facts.get("model name") or platform.machine()
-    return name, frozenset((facts.get("flags") or facts.get("Features") or "").split())
-
-
-def _has_bf16(flags: frozenset[str]) -> bool:
-    """Whether the CPU multiplies BF16 itself; elsewhere it is emulated, several times slower than
-    Q8_0."""
-    return bool(flags & {"avx512_bf16", "amx_bf16"})

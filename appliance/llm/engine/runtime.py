@@ -8,21 +8,18 @@ from pathlib import Path
 from appliance.errors import WeightsError
 from appliance.llm.engine.llamacpp import Context, Model, Sampler
 from appliance.llm.engine.text import Assembler
-from appliance.llm.engine.work import CancelFlag, Delta, Finished, FinishReason, Work
+from appliance.llm.engine.work import CancelFlag, Counts, Delta, Finished, FinishReason, Work
 from appliance.llm.interface import ChatMessage
 from appliance.llm.templates import Template
 
 PREFILL_BATCH = 256
-"""Prompt tokens evaluated at once: large enough for full speed, small enough to look up in
-between."""
+"""Prompt tokens evaluated at once: enough for full speed, few enough to look up in between."""
 SERVED_CONTEXT = 8192
-"""Most tokens of prompt and answer together, whatever a model was trained for: the cache costs
-memory."""
+"""Most tokens of prompt and answer, whatever a model was trained for: the cache costs memory."""
 
 
 class Runtime:
-    """Owns a model and its context. :meth:`encode` may be called by any thread, the rest only by
-    one.
+    """Owns a model and its context. Any thread may call :meth:`encode`, only one the rest.
 
     The prompt of the last request stays in the KV cache, and the part a new prompt shares with it
     is not evaluated again. Generated tokens are not reused: they were evaluated one by one, which
@@ -95,8 +92,7 @@ class Runtime:
         return max(0, min(shared_prefix(self._read, prompt), len(prompt) - 2))
 
     def _prefill(self, prompt: Sequence[int], start: int, flag: CancelFlag) -> bool:
-        """Evaluate the prompt from ``start`` on, in batches; False if the flag was set
-        meanwhile."""
+        """Evaluate the prompt from ``start`` on; False if the flag was set meanwhile."""
         self._context.forget(start)
         self._read = list(prompt[:start])
         while start < len(prompt):
@@ -125,7 +121,7 @@ class Runtime:
                 reason = "stop"
                 break
             if piece := text.feed(self._model.piece(token)):
-                yield Delta(piece)
+                yield Delta(piece, Counts(len(work.prompt), cached, generated))
             if text.stopped:
                 reason = "stop"
                 break

@@ -73,8 +73,7 @@ class _Job:
 
 
 class Ticket:
-    """The asking side of a request. Events come in order; the last is ``Finished`` or
-    ``Failed``."""
+    """The asking side of a request. The last event is ``Finished`` or ``Failed``."""
 
     def __init__(self, flag: CancelFlag) -> None:
         self._flag = flag
@@ -103,8 +102,9 @@ class Ticket:
 
 
 class Scheduler:
-    """:param load: brings the model into memory, in the scheduler's own thread, and may report
-    progress.
+    """One model, its thread and its queue.
+
+    :param load: brings the model into memory, in the scheduler's thread; may report progress.
     :param model: the name under which it is served.
     :param waiting: how many requests may wait beside the one that is being answered.
     """
@@ -188,8 +188,7 @@ class Scheduler:
         return not self._thread.is_alive()
 
     def _patience(self) -> int:
-        """Whole seconds until those who wait now should be answered, by the latest requests'
-        median."""
+        """Seconds until those who wait should be answered, by the median of the latest requests."""
         each = statistics.median(self._durations) if self._durations else 1.0
         return max(1, min(LONGEST_RETRY, math.ceil(each * (len(self._waiting) + 1))))
 
@@ -233,30 +232,32 @@ class Scheduler:
         if job.flag.is_set():
             return
         started = time.monotonic()
-        ended: Finished | None = None
+        finished = False
         try:
             for event in generator.generate(job.work, job.flag):
+                if isinstance(event, Finished):
+                    finished = True
+                    self._note(event, time.monotonic() - started)
                 job.emit(event)
-                ended = event if isinstance(event, Finished) else None
         except ModelError as error:
             job.emit(Failed("engine_error", error.detail))
             log.exception("completion failed")
-            return
         except Exception:
             # A defect: this request gets an error, the next one an answer.
             job.emit(Failed("engine_error", "The engine failed."))
             log.exception("completion failed")
-            return
-        seconds = time.monotonic() - started
-        if ended is None:
-            log.info("completion given up", prompt=len(job.work.prompt), seconds=round(seconds, 3))
-            return
+        else:
+            if not finished:
+                seconds = round(time.monotonic() - started, 3)
+                log.info("completion given up", prompt=len(job.work.prompt), seconds=seconds)
+
+    def _note(self, finished: Finished, seconds: float) -> None:
         self._durations.append(seconds)
         log.info(
             "completion",
-            prompt=ended.prompt,
-            cached=ended.cached,
-            generated=ended.generated,
-            finish=ended.reason,
+            prompt=finished.prompt,
+            cached=finished.cached,
+            generated=finished.generated,
+            finish=finished.reason,
             seconds=round(seconds, 3),
         )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from appliance.llm.engine.work import Finished, Sampling
+from appliance.llm.engine.work import Counts, Finished, Sampling
 
 _MAX_MESSAGES = 256
 _MAX_STOPS = 16
@@ -47,9 +47,11 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``include_usage`` asks for a last chunk with the token counts."""
+    """``include_usage`` asks for a last chunk with the token counts, ``continuous_usage_stats`` for
+    the counts so far on every chunk: a client that stops early knows no other way."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
 class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -88,9 +90,9 @@ class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         )
 
     @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with its token counts."""
-        return self.stream_options is not None and self.stream_options.include_usage
+    def usage(self) -> StreamOptions:
+        """Which token counts a stream carries."""
+        return self.stream_options or StreamOptions()
 
 
 _decoder = msgspec.json.Decoder(ChatRequest)
@@ -133,8 +135,7 @@ def _explained(message: str) -> RequestError:
 
 
 def completion(identity: dict[str, Any], text: str, finished: Finished) -> dict[str, Any]:
-    """A whole completion. ``identity`` is what all answers to one request share: id, created,
-    model."""
+    """A whole completion. ``identity`` is what answers to one request share: id, created, model."""
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
@@ -161,7 +162,7 @@ def usage_chunk(identity: dict[str, Any], finished: Finished) -> dict[str, Any]:
     }
 
 
-def usage(finished: Finished) -> dict[str, Any]:
+def usage(finished: Finished | Counts) -> dict[str, Any]:
     """Token counts. The token that ended the answer counts as generated, as vLLM counts it."""
     return {
         "prompt_tokens": finished.prompt,

@@ -17,7 +17,7 @@ from litestar.response import Response, Stream
 from appliance.errors import NotReady, RateLimited
 from appliance.llm.engine import schemas
 from appliance.llm.engine.scheduler import Scheduler, Ticket
-from appliance.llm.engine.schemas import ChatRequest, RequestError
+from appliance.llm.engine.schemas import ChatRequest, RequestError, StreamOptions
 from appliance.llm.engine.work import Delta, Failed, Finished, Work
 from appliance.llm.interface import ChatMessage
 
@@ -103,7 +103,7 @@ async def chat_completions(request: Connection) -> Answer | Stream:
     }
     if asked.stream:
         return Stream(
-            _stream(ticket, identity, usage=asked.include_usage),
+            _stream(ticket, identity, options=asked.usage),
             media_type="text/event-stream",
             headers={"cache-control": "no-store"},
         )
@@ -113,8 +113,7 @@ async def chat_completions(request: Connection) -> Answer | Stream:
 async def _submit(scheduler: Scheduler, asked: ChatRequest) -> Ticket:
     generator = scheduler.ready()
     messages = [ChatMessage(message.role, message.content) for message in asked.messages]
-    # In a thread: a body of the largest size takes some ten milliseconds, and /health must not
-    # wait.
+    # In a thread: the largest bodies take up to a second, and /health must not wait.
     prompt = await asyncio.to_thread(generator.encode, messages)
     room = generator.context - len(prompt)
     limit = room if asked.limit is None else asked.limit
@@ -159,18 +158,21 @@ async def _left(request: Connection) -> None:
 
 
 async def _stream(
-    ticket: Ticket, identity: dict[str, Any], *, usage: bool
+    ticket: Ticket, identity: dict[str, Any], *, options: StreamOptions
 ) -> AsyncGenerator[bytes, None]:
     try:
         yield _event(schemas.chunk(identity, {"role": "assistant", "content": ""}))
         while isinstance(event := await ticket.next(), Delta):
-            yield _event(schemas.chunk(identity, {"content": event.text}))
+            piece = schemas.chunk(identity, {"content": event.text})
+            if options.continuous_usage_stats and event.counts is not None:
+                piece["usage"] = schemas.usage(event.counts)
+            yield _event(piece)
         if isinstance(event, Failed):
             # The status line is gone; a stream without its [DONE] is a broken one for every client.
             yield _event(schemas.error(event.detail, _UNAVAILABLE, code=event.code))
             return
         yield _event(schemas.chunk(identity, {}, event.reason))
-        if usage:
+        if options.include_usage:
             yield _event(schemas.usage_chunk(identity, event))
         yield b"data: [DONE]\n\n"
     finally:

@@ -16,8 +16,7 @@ class Assembler:
         self.stopped = False
 
     def feed(self, piece: bytes) -> str:
-        """The text that ``piece`` makes certain, often empty. After a stop string ``stopped`` is
-        set."""
+        """The text ``piece`` makes certain, often empty; sets ``stopped`` at a stop string."""
         self._held += self._decoder.decode(piece)
         found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
         if found:
@@ -30,8 +29,7 @@ class Assembler:
         return certain
 
     def finish(self) -> str:
-        """What was held back and is certain now that nothing follows; half a character is
-        dropped."""
+        """What was held back, certain now that nothing follows; half a character is dropped."""
         held, self._held = self._held, ""
         return held
 

@@ -28,17 +28,18 @@ from appliance.llm.templates import Template
 
 PROMPT_TOKENS = 150
 GENERATED_TOKENS = 60
-"""A customer's query as the desk sends it: new prompt tokens after the shared prefix, and a short
-answer."""
+"""A customer's query as the desk sends it: what is new in its prompt, and a short answer."""
 REPETITIONS = 3
 _LENGTH = 512
 """Tokens; every prompt of the yardstick fits, in one batch."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What a trial found. Times are medians in seconds; ``likelihood`` is the mean natural-log
-    probability of a token of the reference answers; ``right`` of ``asked`` labels were the most
-    probable one."""
+    """What a trial found.
+
+    Times are medians in seconds; ``likelihood`` is the mean natural-log probability of a token of
+    the reference answers; ``right`` of ``asked`` labels were the most probable one.
+    """
 
     prompt_seconds: float
     generate_seconds: float
@@ -86,15 +87,13 @@ class _Trial:
         """Median seconds for the prompt and for the generated tokens."""
         text = " ".join(reading.passage for reading in READINGS)
         tokens = self._encode([ChatMessage("user", text)])[: PROMPT_TOKENS + GENERATED_TOKENS]
-        self._context.decode(
-            tokens[:PROMPT_TOKENS], 0
-        )  # brings the weights into memory; does not count
+        # Brings the weights into memory, and does not count.
+        self._context.decode(tokens[:PROMPT_TOKENS], 0)
         runs = [self._timed(tokens) for _ in range(REPETITIONS)]
         return statistics.median(r[0] for r in runs), statistics.median(r[1] for r in runs)
 
     def likelihood(self) -> float:
-        """Mean log probability of the reference answers' tokens, each after the right tokens before
-        it."""
+        """Mean log probability of the reference answers' tokens, each after the right ones."""
         total = 0.0
         count = 0
         for passage, question, answer in READINGS:
@@ -110,8 +109,7 @@ class _Trial:
         return total / count
 
     def labels_right(self) -> int:
-        """How often the right label is the most probable answer, once each label's own pull is
-        taken out.
+        """How often the right label is the most probable one, without each label's own pull.
 
         A small model likes one label whatever the message is; a label's score is therefore compared
         with its mean over all messages.
@@ -146,8 +144,7 @@ class _Trial:
         return between - started, time.perf_counter() - between
 
     def _read(self, messages: Sequence[ChatMessage]) -> NDArray[np.float64]:
-        """Evaluate a prompt, but for what it shares with the one before; the log probabilities
-        after it."""
+        """Log probabilities after a prompt; what it shares with the one before is kept."""
         prompt = self._encode(messages)
         keep = min(shared_prefix(self._prompt, prompt), len(prompt) - 2)
         self._context.forget(keep)
@@ -156,8 +153,7 @@ class _Trial:
         return _log_probabilities(self._context.logits())
 
     def _score(self, first: NDArray[np.float64], tokens: Sequence[int]) -> float:
-        """Log probability of ``tokens`` after the prompt just read, whose last scores are
-        ``first``."""
+        """Log probability of ``tokens`` after the prompt just read, which gave ``first``."""
         total = float(first[tokens[0]])
         if len(tokens) > 1:
             at = len(self._prompt)

@@ -10,8 +10,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class CancelFlag:
-    """Set by whoever gives up on a request; read between tokens, and by llama.cpp inside a
-    computation.
+    """Set by whoever gives up; read between tokens, and by llama.cpp inside a computation.
 
     It is memory rather than a callback: llama.cpp asks hundreds of times a token whether to go on,
     and a Python callback would take the interpreter's lock each time. See ``Context.watch``.
@@ -45,8 +44,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One completion: a tokenized prompt, at most ``max_tokens`` more, ended early by a ``stop``
-    string."""
+    """One completion: a tokenized prompt and at most ``max_tokens`` more, up to a ``stop``."""
 
     prompt: tuple[int, ...]
     max_tokens: int
@@ -55,10 +53,20 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """Tokens so far. ``cached`` of the ``prompt`` tokens were not evaluated again."""
+
+    prompt: int
+    cached: int
+    generated: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """The next piece of text, whole characters only, never part of a stop string."""
 
     text: str
+    counts: Counts | None = None
 
 
 @dataclass(frozen=True, slots=True)

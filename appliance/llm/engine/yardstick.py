@@ -27,12 +27,14 @@ LABELS: Final = ("Technical", "Billing", "Account", "General")
 
 READINGS: Final[tuple[Reading, ...]] = (
     Reading(
-        "To pair the lamp, hold its button for five seconds until it blinks blue, then choose Add device.",
+        "To pair the lamp, hold its button for five seconds until it blinks blue, then "
+        "choose Add device.",
         "How do I pair my lamp?",
         "Hold the button for five seconds until the lamp blinks blue, then choose Add device.",
     ),
     Reading(
-        "Invoices are sent by email on the first day of each month and can be downloaded for two years.",
+        "Invoices are sent by email on the first day of each month and can be downloaded "
+        "for two years.",
         "When do I get my invoice?",
         "Invoices are sent by email on the first day of each month.",
     ),
@@ -47,7 +49,8 @@ READINGS: Final[tuple[Reading, ...]] = (
         "On Saturdays we are open from 8 am to noon.",
     ),
     Reading(
-        "If the printer shows error E3, open the rear cover, remove the stuck paper and close the cover.",
+        "If the printer shows error E3, open the rear cover, remove the stuck paper and "
+        "close the cover.",
         "My printer says E3. What should I do?",
         "Open the rear cover, remove the stuck paper and close the cover.",
     ),
@@ -62,7 +65,8 @@ READINGS: Final[tuple[Reading, ...]] = (
         "No, children under six travel free.",
     ),
     Reading(
-        "Two people can use one licence at the same time; a third is asked to wait until one signs out.",
+        "Two people can use one licence at the same time; a third is asked to wait until "
+        "one signs out.",
         "How many people can use one licence?",
         "Two people can use one licence at the same time.",
     ),
@@ -77,12 +81,14 @@ READINGS: Final[tuple[Reading, ...]] = (
         "The battery charges fully in ninety minutes.",
     ),
     Reading(
-        "To close your account, write to the privacy team; your data is deleted after fourteen days.",
+        "To close your account, write to the privacy team; your data is deleted after "
+        "fourteen days.",
         "When is my data deleted after I close my account?",
         "Your data is deleted after fourteen days.",
     ),
     Reading(
-        "The app needs version 12 of the system or newer. Older devices can use the website instead.",
+        "The app needs version 12 of the system or newer. Older devices can use the "
+        "website instead.",
         "My phone has version 11. What can I do?",
         "The app needs version 12 or newer, but you can use the website instead.",
     ),
