@@ -167,7 +167,7 @@ def load_settings(**overrides: Any) -> Settings:
         where = ".".join(str(part) for part in first["loc"]) or "settings"
         raise SettingsError(f"{where}: {first['msg']}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SettingsError(f"{config_file()} cannot be read as TOML: {error}") from error
+        raise SettingsError(f"{config_file()} is not valid TOML: {error}") from error
 
 
 def unknown_variables() -> list[str]:

@@ -192,6 +192,15 @@ class ApplianceProcess:
         running = processes_of(self.data_dir).items()
         return [pid for pid, command in running if command.endswith(ending)]
 
+    def processes_with(self, words: str) -> list[int]:
+        """Ids of its processes whose command holds these words."""
+        return [pid for pid, command in processes_of(self.data_dir).items() if words in command]
+
+    def kill(self, pid: int, number: int) -> None:
+        """Send a signal to one of its processes, and to no other that got the id since."""
+        assert pid in processes_of(self.data_dir)
+        os.kill(pid, number)
+
     @property
     def api(self) -> int:
         """The process id of the API."""
@@ -205,10 +214,8 @@ class ApplianceProcess:
     @property
     def engine(self) -> int:
         """The process id of the engine in charge."""
-        link = str((self.sockets / "engine.sock").readlink())
-        return self._only(
-            f"-m appliance.llm.engine --model smollm2-135m --socket {self.sockets}/{link}"
-        )
+        socket_of_engine = self.sockets / (self.sockets / "engine.sock").readlink()
+        return self._only(f"--socket {socket_of_engine}")
 
     def _only(self, ending: str) -> int:
         found: list[int] = until(lambda: self.processes(ending), f"a process '{ending}'")

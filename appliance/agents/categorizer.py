@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from appliance.answering.wording import OFFER
 from appliance.domain.policy import SENTENCES_READ
 from appliance.domain.ports import Encoder, Reading, Search
+from appliance.domain.query import Query
 from appliance.domain.state import QueryState, Run
 from appliance.domain.text import sentences
+from appliance.understanding.phrases import agrees
 
 
 class Categorizer:
@@ -30,5 +33,12 @@ class Categorizer:
             "category": category,
             "category_confidence": round(confidence, 4),
             "intent": intent,
-            "wants_person": self._reading.wants_person(query.text, vectors),
+            "wants_person": self._reading.wants_person(query.text, vectors) or accepts_offer(query),
         }
+
+
+def accepts_offer(query: Query) -> bool:
+    """Whether the customer says yes to the desk's offer to pass the question to a person."""
+    latest = query.history[-1] if query.history else None
+    offered = latest is not None and latest.role == "assistant" and OFFER in latest.content
+    return offered and agrees(query.text)

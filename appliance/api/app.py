@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from litestar import Litestar, Router
+import msgspec
+from litestar import Litestar, Request, Router
 from litestar.datastructures import MutableScopeHeaders
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
@@ -24,7 +26,7 @@ from appliance.api.queries import QueryController
 from appliance.api.system import SystemController
 from appliance.api.users import UserController
 from appliance.bootstrap import Appliance
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, InvalidInput
 from appliance.services.access import Principal
 
 _STRICT = (
@@ -77,6 +79,7 @@ def create_app(appliance: Appliance) -> Litestar:
         exception_handlers={ApplianceError: handle, HTTPException: handle, Exception: handle},
         lifespan=[lifespan],
         request_max_body_size=appliance.settings.max_body_bytes,
+        before_request=_readable,
         before_send=[_security_headers],
         logging_config=None,
         openapi_config=OpenAPIConfig(
@@ -91,6 +94,18 @@ def create_app(appliance: Appliance) -> Litestar:
             security=[{"key": []}],
         ),
     )
+
+
+async def _readable(request: Request[Any, Any, Any]) -> None:
+    """Refuse JSON that the decoder gives up on with errors of its own: bad UTF-8, endless
+    nesting."""
+    if request.method in ("POST", "PUT", "PATCH"):
+        try:
+            msgspec.json.decode(await request.body())
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise InvalidInput("The body cannot be read: bad UTF-8 or too deep.") from error
+        except msgspec.DecodeError:
+            return  # the route's own decoding says what is wrong and where
 
 
 async def _security_headers(message: Message, scope: Scope) -> None:

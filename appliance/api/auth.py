@@ -6,11 +6,16 @@ import hashlib
 from typing import Any
 
 from litestar import Request
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from appliance.bootstrap import Appliance
 from appliance.errors import Forbidden, Unauthenticated
 from appliance.services.access import OPERATOR, Principal
+
+Desk = NamedDependency[Appliance]
+Caller = NamedDependency[Principal]
+"""What route handlers ask for by the names ``appliance`` and ``principal``."""
 
 PAGE_HEADER = "X-Requested-With"
 """A header that forms and images of other sites cannot set: with SameSite it keeps forged requests
@@ -31,7 +36,7 @@ class OperatorSocket:
         await self._app(marked, receive, send)
 
 
-async def provide_principal(request: Request[Any, Any, Any], appliance: Appliance) -> Principal:
+async def provide_principal(request: Request[Any, Any, Any], appliance: Desk) -> Principal:
     """The principal of a request, as a dependency of every route that needs one.
 
     :raises Unauthenticated: there is neither a valid key nor a valid session.

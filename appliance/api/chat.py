@@ -14,11 +14,9 @@ from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
-from appliance.api.auth import visitor_cookie
+from appliance.api.auth import Caller, Desk, visitor_cookie
 from appliance.api.problems import documented
-from appliance.bootstrap import Appliance
 from appliance.errors import ApplianceError, Unauthenticated
-from appliance.services.access import Principal
 from appliance.services.visitors import SESSION_SECONDS
 
 PAGES = Path(str(resources.files("appliance.api") / "pages"))
@@ -39,7 +37,7 @@ class PageController(Controller):
     include_in_schema = False
 
     @get("/", media_type=MediaType.HTML)
-    async def chat(self, request: Request[Any, Any, Any], appliance: Appliance) -> Response[bytes]:
+    async def chat(self, request: Request[Any, Any, Any], appliance: Desk) -> Response[bytes]:
         """The chat page. A visitor without a valid session gets a new one."""
         cookies = []
         try:
@@ -75,7 +73,7 @@ class SessionController(Controller):
     tags = ("Session",)
 
     @get("/session", responses=documented(401))
-    async def session(self, principal: Principal, appliance: Appliance) -> Session:
+    async def session(self, principal: Caller, appliance: Desk) -> Session:
         """Whom the page speaks for."""
         model = appliance.monitor.seen.model.model
         return Session(principal.user_id or "", appliance.settings.desk_name, model)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from litestar import Controller, get, post
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, JSONBody, Parameter
 from msgspec import Struct
 
+from appliance.api.auth import Caller, Desk
 from appliance.api.problems import documented
 from appliance.api.schemas import EscalateRequest, FeedbackRequest
-from appliance.bootstrap import Appliance
 from appliance.domain.policy import ID_MAX_CHARS
-from appliance.services.access import Principal
 from appliance.services.conversations import (
     PAGE_MAX,
     Handoff,
@@ -22,7 +21,7 @@ from appliance.services.conversations import (
 from appliance.storage.records import Feedback
 
 Limit = Annotated[int, Parameter(ge=1, le=PAGE_MAX)]
-Id = Annotated[str, Parameter(min_length=1, max_length=ID_MAX_CHARS)]
+Id = Annotated[str | None, Parameter(min_length=1, max_length=ID_MAX_CHARS)]
 
 
 class ConversationPage(Struct):
@@ -46,11 +45,11 @@ class ConversationController(Controller):
     @get(responses=documented(400, 401))
     async def list_conversations(
         self,
-        principal: Principal,
-        appliance: Appliance,
+        principal: Caller,
+        appliance: Desk,
         limit: Limit = 20,
-        status: Literal["open", "escalated", "resolved"] | None = None,
-        user_id: Id | None = None,
+        status: FromQuery[Literal["open", "escalated", "resolved"] | None] = None,
+        user_id: Id = None,
     ) -> ConversationPage:
         """List conversations, latest updated first."""
         return ConversationPage(
@@ -59,16 +58,16 @@ class ConversationController(Controller):
             )
         )
 
-    @get("/{conversation_id:str}", responses=documented(401, 404))
+    @get("/{conversation_id:str}", responses=documented(400, 401, 404))
     async def get_conversation(
-        self, conversation_id: str, principal: Principal, appliance: Appliance
+        self, conversation_id: FromPath[str], principal: Caller, appliance: Desk
     ) -> ShownConversation:
         """One conversation."""
         return await appliance.conversations.get(principal, conversation_id)
 
-    @get("/{conversation_id:str}/messages", responses=documented(401, 404))
+    @get("/{conversation_id:str}/messages", responses=documented(400, 401, 404))
     async def list_messages(
-        self, conversation_id: str, principal: Principal, appliance: Appliance
+        self, conversation_id: FromPath[str], principal: Caller, appliance: Desk
     ) -> MessagePage:
         """The messages of a conversation, oldest first."""
         return MessagePage(await appliance.conversations.messages(principal, conversation_id))
@@ -80,10 +79,10 @@ class ConversationController(Controller):
     )
     async def escalate(
         self,
-        conversation_id: str,
-        principal: Principal,
-        appliance: Appliance,
-        data: EscalateRequest | None = None,
+        conversation_id: FromPath[str],
+        principal: Caller,
+        appliance: Desk,
+        data: JSONBody[EscalateRequest | None] = None,
     ) -> Handoff:
         """Talk to a person."""
         reason = data.reason if data else None
@@ -98,7 +97,7 @@ class FeedbackController(Controller):
 
     @post(responses=documented(400, 401, 403, 404, 409, 413, 429))
     async def give_feedback(
-        self, data: FeedbackRequest, principal: Principal, appliance: Appliance
+        self, data: JSONBody[FeedbackRequest], principal: Caller, appliance: Desk
     ) -> Feedback:
         """Rate one of the desk's answers; a second rating replaces the first."""
         return await appliance.conversations.rate(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Controller, get
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, Parameter
 from msgspec import Struct
 
+from appliance.api.auth import Caller, Desk
 from appliance.api.problems import documented
-from appliance.bootstrap import Appliance
 from appliance.domain.passage import Article
 from appliance.domain.policy import MESSAGE_MAX_CHARS, Category
-from appliance.services.access import Principal
 from appliance.services.knowledge import SEARCH_MAX
 
 Text = Annotated[str, Parameter(min_length=1, max_length=MESSAGE_MAX_CHARS)]
@@ -33,19 +32,19 @@ class KnowledgeController(Controller):
     @get("/search", responses=documented(400, 401, 503))
     async def search(
         self,
-        principal: Principal,
-        appliance: Appliance,
+        principal: Caller,
+        appliance: Desk,
         q: Text,
         limit: Annotated[int, Parameter(ge=1, le=SEARCH_MAX)] = 5,
-        category: Category | None = None,
+        category: FromQuery[Category | None] = None,
     ) -> SearchPage:
         """Passages for a text, best first. ``category`` decides near ties and hides nothing."""
         found = await appliance.ready.knowledge.search(q, limit=limit, category=category)
         return SearchPage([passage.as_result() for passage in found])
 
-    @get("/articles/{article_id:str}", responses=documented(401, 404))
+    @get("/articles/{article_id:str}", responses=documented(400, 401, 404, 503))
     async def get_article(
-        self, article_id: str, principal: Principal, appliance: Appliance
+        self, article_id: FromPath[str], principal: Caller, appliance: Desk
     ) -> Article:
         """One article."""
         return await appliance.ready.knowledge.article(article_id)

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 from litestar import Controller, Request, post
+from litestar.params import JSONBody
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
+from appliance.api.auth import Caller, Desk
 from appliance.api.problems import documented, told
 from appliance.api.schemas import QueryRequest
-from appliance.bootstrap import Appliance
-from appliance.services.access import Principal
 from appliance.services.answer_query import Ask, QueryResult
 
 PING_SECONDS = 15.0
@@ -31,9 +31,9 @@ class QueryController(Controller):
     async def query(
         self,
         request: Request[Any, Any, Any],
-        data: QueryRequest,
-        principal: Principal,
-        appliance: Appliance,
+        data: JSONBody[QueryRequest],
+        principal: Caller,
+        appliance: Desk,
     ) -> QueryResult:
         """Answer a message. The answer is stored also when the caller leaves before it is there."""
         left = asyncio.Event()
@@ -46,9 +46,14 @@ class QueryController(Controller):
         finally:
             watch.cancel()
 
-    @post("/stream", status_code=200, responses=documented(400, 401, 403, 404, 413, 429, 503))
+    @post(
+        "/stream",
+        status_code=200,
+        media_type="text/event-stream",
+        responses=documented(400, 401, 403, 404, 413, 429, 503),
+    )
     async def stream(
-        self, data: QueryRequest, principal: Principal, appliance: Appliance
+        self, data: JSONBody[QueryRequest], principal: Caller, appliance: Desk
     ) -> ServerSentEvent:
         """Answer a message as events: ``analysis``, ``passages``, ``token`` (many), ``answer``; or
         ``error``.
@@ -75,7 +80,7 @@ class QueryController(Controller):
         return ServerSentEvent(_events(queue, task, left))
 
 
-def _ask(data: QueryRequest) -> Ask:
+def _ask(data: JSONBody[QueryRequest]) -> Ask:
     return Ask(data.user_id, data.message, data.conversation_id)
 
 
@@ -100,7 +105,7 @@ async def _events(
             try:
                 item = await asyncio.wait_for(queue.get(), PING_SECONDS)
             except TimeoutError:
-                yield ServerSentEventMessage(comment="ping")
+                yield ServerSentEventMessage(comment="ping", data=None)
                 continue
             if item is None:
                 break

@@ -9,10 +9,9 @@ from litestar import Controller, Response, get
 from litestar.openapi.datastructures import ResponseSpec
 
 from appliance import __version__
+from appliance.api.auth import Caller, Desk
 from appliance.api.problems import documented
-from appliance.bootstrap import Appliance
 from appliance.llm.interface import EngineState
-from appliance.services.access import Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class SystemController(Controller):
         "/ready",
         responses={503: ResponseSpec(Readiness, description="Not ready", generate_examples=False)},
     )
-    async def ready(self, appliance: Appliance) -> Response[Readiness]:
+    async def ready(self, appliance: Desk) -> Response[Readiness]:
         """Ready, from what the monitor saw last: constant time, whatever the engine does."""
         seen = appliance.monitor.seen
         status: Literal["ready", "starting", "unavailable"] = "ready"
@@ -69,7 +68,7 @@ class SystemController(Controller):
         return Response(body, status_code=200 if status == "ready" else 503)
 
     @get("/stats", responses=documented(401, 403))
-    async def stats(self, principal: Principal, appliance: Appliance) -> dict[str, Any]:
+    async def stats(self, principal: Caller, appliance: Desk) -> dict[str, Any]:
         """Totals of everything stored, for agents and admins."""
         principal.require("agent", "admin")
         counts = await appliance.database.read(lambda records: records.stats.counts())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from litestar import Controller, get, put
+from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
+from appliance.api.auth import Caller, Desk
 from appliance.api.conversations import Id, Limit
 from appliance.api.problems import documented
 from appliance.api.schemas import UserRequest
-from appliance.bootstrap import Appliance
-from appliance.services.access import Principal
 from appliance.storage.records import User
 
 
@@ -27,21 +27,25 @@ class UserController(Controller):
 
     @get(responses=documented(400, 401, 403))
     async def list_users(
-        self, principal: Principal, appliance: Appliance, limit: Limit = 50, after: Id | None = None
+        self, principal: Caller, appliance: Desk, limit: Limit = 50, after: Id = None
     ) -> UserPage:
         """List users by id."""
         principal.require("agent", "admin")
         return UserPage(await appliance.users.page(limit=limit, after=after))
 
-    @get("/{user_id:str}", responses=documented(401, 403, 404))
-    async def get_user(self, user_id: str, principal: Principal, appliance: Appliance) -> User:
+    @get("/{user_id:str}", responses=documented(400, 401, 403, 404))
+    async def get_user(self, user_id: FromPath[str], principal: Caller, appliance: Desk) -> User:
         """One user."""
         principal.require("agent", "admin")
         return await appliance.users.get(user_id)
 
     @put("/{user_id:str}", responses=documented(400, 401, 403, 413))
     async def put_user(
-        self, user_id: str, data: UserRequest, principal: Principal, appliance: Appliance
+        self,
+        user_id: FromPath[str],
+        data: JSONBody[UserRequest],
+        principal: Caller,
+        appliance: Desk,
     ) -> User:
         """Create or replace what is known of a user. VIP raises the priority of their queries."""
         principal.require("agent", "admin")

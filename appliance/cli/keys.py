@@ -29,7 +29,7 @@ def keys() -> None:
 @click.option("--name", default="", help="What the key is for.")
 @click.option("--user", help="Tie a customer's key to this user id.")
 @click.option(
-    "--days", type=click.IntRange(min=1), help="Days until the key expires; never by default."
+    "--days", type=click.IntRange(1, 36_500), help="Days until the key expires; never by default."
 )
 @json_option
 def create(role: str, name: str, user: str | None, days: int | None, as_json: bool) -> None:

@@ -1,5 +1,4 @@
-"""What an administrator asks at 3 a.m.: each finding with what to do about it. Changes
-nothing but making the data and socket folders where they are missing."""
+"""What an administrator asks at 3 a.m.: each finding with what to do about it. Changes nothing."""
 
 from __future__ import annotations
 
@@ -56,8 +55,13 @@ def _configuration() -> Finding:
 
 
 def _folders(settings: Settings) -> Finding:
+    if not settings.data_dir.is_dir():
+        return Finding(
+            "folders", "bad", f"{settings.data_dir} does not exist", "Run 'appliance db upgrade'."
+        )
     try:
-        ensure_folders(settings)
+        if settings.sockets.is_dir():
+            ensure_folders(settings)
     except ApplianceError as error:
         return Finding("folders", "bad", error.detail, error.hint)
     return Finding("folders", "ok", f"data {settings.data_dir}, sockets {settings.sockets}")
@@ -65,7 +69,8 @@ def _folders(settings: Settings) -> Finding:
 
 def _disk(settings: Settings) -> Finding:
     try:
-        free = shutil.disk_usage(settings.data_dir).free
+        there = next(p for p in (settings.data_dir, *settings.data_dir.parents) if p.is_dir())
+        free = shutil.disk_usage(there).free
     except OSError as error:
         return Finding("disk", "bad", f"{settings.data_dir}: {error.strerror}.", "Check the mount.")
     detail = f"{free / 2**30:.1f} GiB free"

@@ -9,6 +9,8 @@ leaves a message marked as received, which is shown as interrupted and can be se
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -189,7 +191,7 @@ class AnswerQuery:
             escalation_reason=state.get("escalation_reason"),
             kb_results=[passage.as_result() for passage in state.get("passages", ())],
             citations=answer.citations,
-            model=self._model_name() if answer.tokens.prompt else None,
+            model=self._model_name() if answer.mode == "drafted" or answer.tokens.prompt else None,
             stages=state["stages"],
             tokens=answer.tokens,
             category_confidence=state.get("category_confidence", 0.0),
@@ -200,7 +202,8 @@ class AnswerQuery:
 
 def case_reference(conversation_id: str) -> str:
     """What people call an escalated conversation; short enough to read out on the telephone."""
-    return f"CASE-{conversation_id[:8].upper()}"
+    digest = hashlib.sha256(conversation_id.encode()).digest()
+    return f"CASE-{base64.b32encode(digest)[:10].decode()}"
 
 
 def _accept(
@@ -310,4 +313,7 @@ def _status(conversation: Conversation, state: QueryState) -> Any:
     reopens."""
     if state["answer"].outcome == "handoff" or conversation.status == "escalated":
         return "escalated"
-    return "resolved" if state.get("intent") == "confirmation" else "open"
+    if state.get("intent") == "confirmation":
+        return "resolved"
+    # Thanks and goodbyes after a solution leave it solved.
+    return conversation.status if state["answer"].outcome == "smalltalk" else "open"

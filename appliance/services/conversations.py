@@ -191,7 +191,10 @@ class Conversations:
             message = records.messages.get(message_id)
             if message is None:
                 raise NotFound("There is no such message.")
-            conversation = _visible(records, principal, message.conversation_id)
+            conversation = records.conversations.get(message.conversation_id)
+            if conversation is None or not principal.sees(conversation):
+                # In the same words: an id must not tell whether somebody else's message has it.
+                raise NotFound("There is no such message.")
             if message.role == "customer":
                 raise Conflict("Only the desk's answers can be rated.")
             records.events.add(

@@ -24,7 +24,7 @@ class Users:
 
     async def get(self, user_id: str) -> User:
         """:raises NotFound: there is no such user."""
-        user_id = checked_user_id(user_id)
+        user_id = clean(user_id)
         user = await self._database.read(lambda records: records.users.get(user_id))
         if user is None:
             raise NotFound("There is no such user.")

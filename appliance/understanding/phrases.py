@@ -88,6 +88,23 @@ def asks_for_person(text: str) -> bool:
     return _PERSON.search(text) is not None
 
 
+_AGREES = re.compile(
+    r"^\W*(?:(?:yes|yeah|yep|yup|sure|ok(?:ay)?|please|definitely|absolutely|of\s+course|go\s+ahead|do(?:\s+(?:so|that|it))?|"
+    r"pass\s+it\s+on|"
+    r"i\s+would|i['’]d\s+like\s+that|that\s+would\s+be\s+\w+|thanks|thank\s+you)\W*)+$",
+    re.IGNORECASE,
+)
+_ONLY_THANKS = re.compile(r"^\W*(?:(?:ok(?:ay)?|thanks|thank\s+you)\W*)+$", re.IGNORECASE)
+
+
+def agrees(text: str) -> bool:
+    """True for a message that says yes and nothing else. "OK, thanks" ends a talk; a bare "OK"
+    accepts."""
+    if _ONLY_THANKS.match(text) and "thank" in text.lower():
+        return False
+    return _AGREES.match(text) is not None
+
+
 def _is_name(text: str, match: re.Match[str]) -> bool:
     """Whether this "Sue" is somebody: capitalised among lower-case words and placed like a name."""
     if match.group() != "Sue" or text.isupper():

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import func, select, update
 from structlog.testing import capture_logs
 
+from appliance.answering import wording
 from appliance.domain import policy
 from appliance.domain.passage import Article
 from appliance.domain.policy import Category, Intent, Sentiment
@@ -90,12 +91,19 @@ def read_mood(text: str) -> Sentiment:
 
 
 def read_intent(text: str) -> Intent:
+    """What the shipped heads say of such words, those of "yes" and its like included."""
     for word, intent in (
         ("did not help", "failure"),
         ("it works", "confirmation"),
         ("thank", "thanks"),
+        ("sure", "thanks"),
+        ("ok", "greeting"),
+        ("yes please", "offtopic"),
+        ("yes, please", "offtopic"),
+        ("yes", "confirmation"),
+        ("no", "failure"),
     ):
-        if word in text.lower():
+        if text.lower().startswith(word) or f" {word}" in text.lower():
             return intent  # type: ignore[return-value]
     return "question"
 
@@ -520,11 +528,44 @@ async def test_escalated_stays_escalated_until_a_person_says_otherwise(
     assert (await desk.events()).count("conversation.escalated") == 1
 
 
+UNKNOWN = "Where do giraffes sleep?"
+
+
+@pytest.mark.parametrize(
+    "assent", ["Yes", "yes please", "Yes, please do.", "yes, pass it on", "Sure", "OK", "ok yes!"]
+)
+async def test_who_accepts_the_offer_of_a_person_gets_one(desk: Desk, assent: str) -> None:
+    """The desk itself asked: "Would you like me to pass your question to a person?"."""
+    first = await desk.ask(UNKNOWN)
+    assert first.response.endswith(wording.OFFER)
+    second = await desk.ask(assent, conversation=first.conversation_id)
+    assert second.metadata.outcome == "handoff"
+    assert second.metadata.escalation_reason == "person"
+    assert (await desk.conversation(first.conversation_id)).status == "escalated"
+
+
+@pytest.mark.parametrize("refusal", ["No thanks", "no", "No, I will look myself, thank you"])
+async def test_who_declines_the_offer_of_a_person_is_not_handed_over(
+    desk: Desk, refusal: str
+) -> None:
+    first = await desk.ask(UNKNOWN)
+    second = await desk.ask(refusal, conversation=first.conversation_id)
+    assert second.metadata.outcome != "handoff"
+    assert (await desk.conversation(first.conversation_id)).status != "escalated"
+
+
+@pytest.mark.parametrize("assent", ["Yes", "OK"])
+async def test_a_yes_to_an_answer_asks_for_nobody(desk: Desk, assent: str) -> None:
+    first = await desk.ask(PASSWORD.question)
+    second = await desk.ask(assent, conversation=first.conversation_id)
+    assert second.metadata.outcome == "smalltalk"
+
+
 async def test_two_cases_never_share_a_reference_nor_fail_over_it(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reference is short: two conversations may begin with the same eight digits."""
-    ids = iter([f"deadbeef{number:024x}" for number in range(2)])
+    ids = iter(["deadbeef" + digit * 24 for digit in "01"])
     monkeypatch.setattr("appliance.storage.conversations.new_id", lambda: next(ids))
     first = await desk.ask("My lawyer will call you", user="ada")
     second = await desk.ask("My lawyer will call you", user="bob")
@@ -624,6 +665,15 @@ async def test_a_customer_who_leaves_leaves_a_stored_answer(desk: Desk) -> None:
     assert PASSWORD.answer in stored[1].content
 
 
+async def test_a_model_that_takes_for_ever_is_given_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "MODEL_DEADLINE_SECONDS", 0.05)
+    desk.with_model(StreamModel(PacedStream(said("A ", finish=None), stall_after=1)))
+    result = await asyncio.wait_for(await desk.begin(PASSWORD.question), 5)
+    assert (result.metadata.outcome, result.metadata.mode) == ("answered", "curated")
+
+
 async def test_a_request_that_is_cancelled_does_not_undo_what_was_accepted(desk: Desk) -> None:
     desk.with_model(ScriptedModel([PASSWORD.answer], delay=0.002))
     answering = await desk.begin(PASSWORD.question)
@@ -683,9 +733,7 @@ async def test_a_slow_answer_holds_up_its_own_conversation_only(desk: Desk) -> N
     left = asyncio.Event()
     slow = await desk.begin(PASSWORD.question, left=left)
     await asyncio.wait_for(stream.stalled.wait(), 5)
-    handed_over = await asyncio.wait_for(
-        await desk.begin("My lawyer will call you", user="bob"), 5
-    )
+    handed_over = await asyncio.wait_for(await desk.begin("My lawyer will call you", user="bob"), 5)
     assert handed_over.metadata.outcome == "handoff"
     assert not slow.done()
     left.set()
@@ -714,7 +762,7 @@ async def test_messages_are_shown_with_what_they_stand_on(desk: Desk) -> None:
     assert (asked.role, asked.state, asked.citations) == ("customer", "answered", [])
     assert (replied.id, replied.content) == (result.message_id, result.response)
     assert replied.citations == [{"id": PASSWORD.id, "title": PASSWORD.question}]
-    assert [p["id"] for p in replied.kb_results][0] == PASSWORD.id
+    assert replied.kb_results[0]["id"] == PASSWORD.id
     assert replied.rating is None
 
 
@@ -853,6 +901,18 @@ async def test_a_person_asked_for_while_an_answer_is_under_way_stays_asked_for(
     conversation = await desk.conversation(mine.id)
     assert (conversation.status, conversation.escalation_reason) == ("escalated", "requested")
     assert conversation.case_reference == case_reference(mine.id)
+
+
+async def test_articles_are_read_and_searched_for_people_too(desk: Desk) -> None:
+    assert await desk.knowledge.article(REFUND.id) == REFUND
+    found = await desk.knowledge.search("refund policy", limit=2, category="Billing")
+    assert [p.article for p in found][0:1] == [REFUND]
+    assert len(found) == 2
+    assert len(await desk.knowledge.search("refund", limit=0)) == 1
+    with pytest.raises(NotFound):
+        await desk.knowledge.article("nothing")
+    with pytest.raises(InvalidInput):
+        await desk.knowledge.search(" \u200b ", limit=3)
 
 
 # --- keys -----------------------------------------------------------------------------------------

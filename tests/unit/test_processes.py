@@ -75,7 +75,9 @@ def test_a_child_is_started_once_and_left_alone_while_it_runs(children: list[Chi
     assert child.exit_status is None
 
 
-def test_a_child_that_ended_is_restarted_after_its_pause(children: list[Child], quick: None) -> None:
+def test_a_child_that_ended_is_restarted_after_its_pause(
+    children: list[Child], quick: None
+) -> None:
     child = made(children, SLEEPER)
     child.start()
     first = child.pid

@@ -161,7 +161,6 @@ def test_heads_of_other_examples_are_not_loaded(trained: dict[str, Head], tmp_pa
     assert heads.load(tmp_path / "heads.npz", "f2") is None
 
 
-
 def pickled() -> bytes:
     from io import BytesIO
 

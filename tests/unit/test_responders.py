@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from appliance.agents.billing import FLAGS, BillingAgent
+from appliance.agents.billing import BillingAgent
 from appliance.agents.general import GeneralAgent
 from appliance.agents.responder import Responder
 from appliance.agents.technical import TechnicalAgent
@@ -21,6 +21,7 @@ from appliance.domain.text import sentences
 from appliance.errors import ModelRejected
 from appliance.llm.interface import ChatModel
 from appliance.llm.scripted import ScriptedModel
+from appliance.understanding.flags import FLAGS
 from tests.builders import (
     CRASH,
     HOURS,
@@ -341,7 +342,11 @@ async def test_a_secret_in_the_message_is_not_said_back() -> None:
 
 async def test_earlier_turns_are_told_briefly_and_long_texts_are_cut() -> None:
     model = ScriptedModel([PASSWORD.answer])
-    history = [Turn("customer", "oldest"), Turn("customer", "x" * 900), Turn("assistant", "y" * 900)]
+    history = [
+        Turn("customer", "oldest"),
+        Turn("customer", "x" * 900),
+        Turn("assistant", "y" * 900),
+    ]
     asked = query("z" * (PROMPT_CHARS + 500), history=history)
     long_article = Article("L", "Long?", "word " * PROMPT_CHARS, "Account")
     await answer(model, understood(asked, (passage(long_article, 0.7),)))

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -157,9 +158,14 @@ def test_another_process_is_refused_until_the_holder_dies(tmp_path: Path) -> Non
 
 def test_an_error_while_holding_releases_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "up.lock"
-    with pytest.raises(RuntimeError), hold_lock(path) as free:
-        assert free
-        raise RuntimeError("told to fail")
+
+    def fail_while_holding() -> None:
+        with hold_lock(path) as free:
+            assert free
+            raise RuntimeError("told to fail")
+
+    with pytest.raises(RuntimeError):
+        fail_while_holding()
     with hold_lock(path) as free:
         assert free
 
@@ -172,11 +178,19 @@ def test_a_program_started_meanwhile_does_not_inherit_the_lock(tmp_path: Path) -
             [sys.executable, "-S", "-c", "import time; time.sleep(60)"], close_fds=False
         )
     try:
-        with hold_lock(path) as free:
-            assert free
+        # The kernel closes the child's copy a moment after the child has begun.
+        deadline = time.monotonic() + 5
+        while not _is_free(path):
+            assert time.monotonic() < deadline, "the child holds the lock"
+            time.sleep(0.01)
     finally:
         child.kill()
         child.wait(10)
+
+
+def _is_free(path: Path) -> bool:
+    with hold_lock(path) as free:
+        return free
 
 
 def test_the_lock_file_is_private_and_stays(tmp_path: Path) -> None:
@@ -184,5 +198,3 @@ def test_the_lock_file_is_private_and_stays(tmp_path: Path) -> None:
     with hold_lock(path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.exists()
-
-

@@ -106,9 +106,7 @@ def test_folders_are_absolute(name: str, given: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["data_dir", "runtime_dir", "embeddings_dir"])
-def test_a_folder_set_to_nothing_is_the_default(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_set_to_nothing_is_the_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``APPLIANCE_RUNTIME_DIR=`` in an environment file means."""
     default = getattr(load_settings(), name)
     monkeypatch.setenv(f"APPLIANCE_{name.upper()}", "")

@@ -161,6 +161,8 @@ def test_sentences_end_where_people_end_them(text: str, wanted: list[str]) -> No
         ("See https://desk.example/help?a=1.", {"https://desk.example/help?a=1"}),
         ("At www.desk.example, always", {"www.desk.example"}),
         ("It takes 5 minutes, 5 at most.", {"5"}),
+        ("At -5 or −7 degrees", {"-5", "−7"}),
+        ("It costs 6 € or 7$", {"6€", "7$"}),
         ("Nothing to see here.", set()),
     ],
 )
