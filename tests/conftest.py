@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ("tests.engine_process", "tests.storage_databases")
+pytest_plugins = ("tests.engine_process", "tests.appliance_process", "tests.storage_databases")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
