@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -67,14 +68,16 @@ class Wrapped(ApplianceProcess):
         )
 
     def readiness(self) -> tuple[int, dict[str, Any]]:
-        if not (self.sockets / "api.sock").exists():
+        path = str(self.sockets / "api.sock")
+        try:
+            # Tried first, because httpx's client leaves a socket open that could not connect.
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(path)
+        except OSError:
             return 0, {}
-        transport = httpx.HTTPTransport(uds=str(self.sockets / "api.sock"))
-        with httpx.Client(transport=transport, base_url="http://desk", timeout=10.0) as client:
-            try:
-                answer = client.get("/api/v1/ready")
-            except httpx.TransportError:
-                return 0, {}
+        transport = httpx.HTTPTransport(uds=path)
+        with httpx.Client(transport=transport, base_url="http://desk", timeout=60.0) as client:
+            answer = client.get("/api/v1/ready")
             return answer.status_code, answer.json()
 
     def send_stop(self, number: int = signal.SIGINT) -> int:

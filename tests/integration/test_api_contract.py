@@ -1394,7 +1394,7 @@ async def test_every_problem_is_described(desk: Desk) -> None:
             for status, response in operation["responses"].items():
                 kinds = list(response.get("content", {}))
                 if path.endswith("/ready"):
-                    continue  # answers its own shape whether ready or not, so that a probe reads one document
+                    continue  # one document for a probe to read, ready or not
                 if int(status) >= 400 and kinds != ["application/problem+json"]:
                     wrong[method.upper(), path, status] = kinds
     assert wrong == {}

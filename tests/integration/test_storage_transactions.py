@@ -271,7 +271,8 @@ async def test_a_full_disk_is_reported(sqlite_url: str) -> None:
     error = failure_of(
         sqlite_url,
         "PRAGMA max_page_count = 1",
-        f"INSERT INTO knowledge_entries VALUES ('1', 1, '{'x' * 60_000}', 'a', 'General', 'now', 'now')",
+        "INSERT INTO knowledge_entries VALUES "
+        f"('1', 1, '{'x' * 60_000}', 'a', 'General', 'now', 'now')",
     )
     assert not passing(error)
     with pytest.raises(StorageUnavailable, match="disk is full"):

@@ -142,6 +142,8 @@ def altered_paths(text: str) -> Iterator[str]:
     yield from each_match(_STEP, lambda step: " ".join([step.split()[0], "everything"]), text)
     yield from each_match(re.compile(r"\b\w+ > "), lambda _: "", text)
     yield from each_match(re.compile(r"\b\w+ > "), lambda _: "Tools > ", text)
+    yield from each_match(re.compile(r" > "), lambda _: " and ", text)
+    yield from each_match(re.compile(r" > "), lambda _: ", ", text)
     for match in re.finditer(r"(\w+) > (\w+)", text):
         swapped = f"{match.group(2)} > {match.group(1)}"
         yield text[: match.start()] + swapped + text[match.end() :]

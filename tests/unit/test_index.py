@@ -347,7 +347,8 @@ async def test_the_same_articles_are_read_and_embedded_once(
 async def test_queries_at_once_wait_for_one_build(
     bridge: EncodingBridge, embedder: CountingEmbedder, tmp_path: Path
 ) -> None:
-    base = KnowledgeBase(Source(*SMALL_BASE), bridge, tmp_path)
+    (tmp_path / "file").write_text("in the way, so that no query finds what another one saved")
+    base = KnowledgeBase(Source(*SMALL_BASE), bridge, tmp_path / "file")
     vector = HashedEmbedder().encode(["password"])[0]
     found = await asyncio.gather(*(base.search(vector, limit=2) for _ in range(20)))
     assert len(set(found)) == 1
