@@ -21,16 +21,18 @@ log = get_logger()
 
 PROBLEM_JSON = "application/problem+json"
 
-CODES = {
-    400: "invalid_input",
-    401: "unauthenticated",
-    403: "forbidden",
-    404: "not_found",
-    405: "method_not_allowed",
-    413: "too_large",
-    415: "unsupported_media_type",
-    429: "rate_limited",
+_CORRECT = "Correct the request and send it again; /docs describes it."
+KNOWN = {
+    400: ("invalid_input", _CORRECT),
+    401: ("unauthenticated", "Send 'Authorization: Bearer KEY'."),
+    403: ("forbidden", "Use a key whose role allows it."),
+    404: ("not_found", "Check the address; /docs lists all of them."),
+    405: ("method_not_allowed", "See the Allow header."),
+    413: ("too_large", "Send less; APPLIANCE_MAX_BODY_BYTES is the limit."),
+    415: ("unsupported_media_type", "Send JSON as application/json."),
+    429: ("rate_limited", "Wait for the time in Retry-After."),
 }
+"""Code and hint of the errors that the framework finds by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,8 @@ def problem(error: BaseException) -> tuple[Problem, dict[str, str]]:
         headers = {
             k: v for k, v in (error.headers or {}).items() if k.lower() in ("retry-after", "allow")
         }
-        return Problem(
-            "about:blank", title, status, _detail(error), CODES.get(status, "http")
-        ), headers
+        code, hint = KNOWN.get(status, ("http", ""))
+        return Problem("about:blank", title, status, _detail(error), code, hint), headers
     return (
         Problem(
             "about:blank",

@@ -104,6 +104,13 @@ class EngineKeeper:
     def _switch(self, asked: Switch, stop: StopRequested) -> None:
         """Start the new engine, move clients over once it is well, end the old one."""
         old = self._current
+        if (
+            old is not None
+            and old.model == asked.model
+            and health(old.socket).get("status") == "ok"
+        ):
+            self._answer(asked, "done")
+            return
         log.info("model_switch", model=asked.model)
         new = self._launch(asked.model)
         problem = self._wait_until_well(new, stop)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.domain.policy import ESCALATION_PHRASES
-from appliance.understanding.phrases import asks_for_person, escalation_phrase
+from appliance.domain.policy import ESCALATION_PHRASES, MESSAGE_MAX_CHARS
+from appliance.domain.text import clean, sentences
+from appliance.understanding.features import surface
+from appliance.understanding.flags import billing_flags
+from appliance.understanding.phrases import agrees, asks_for_person, escalation_phrase
+from appliance.understanding.topics import reports_failure
 
 CASINGS = {
     "lower": str.lower,
@@ -198,3 +205,70 @@ def test_a_plain_request_for_a_person_is_heard(text: str) -> None:
 )
 def test_a_question_that_mentions_people_is_no_request(text: str) -> None:
     assert not asks_for_person(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Yes",
+        "yes please",
+        "YES!!",
+        "OK",
+        "Sure, go ahead",
+        "Yes, please do.",
+        "yes, pass it on",
+        "Yes, thank you",
+        "yeah okay",
+    ],
+)
+def test_a_bare_yes_agrees(text: str) -> None:
+    assert agrees(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No",
+        "No thanks",
+        "OK, thanks",
+        "thank you",
+        "Yes, it works now",
+        "yes but first tell me the price",
+        "How?",
+        "I am not sure",
+        "Okra",
+        "",
+    ],
+)
+def test_what_says_more_or_something_else_than_yes_does_not_agree(text: str) -> None:
+    assert not agrees(text)
+
+
+NASTY = (
+    "Sue ",
+    "still ",
+    "support ",
+    "yes ",
+    "cancel ",
+    "charged a ",
+    "put me ",
+    '. "',
+    "\n",
+    "é-",
+)
+
+
+@pytest.mark.parametrize(("one", "other"), [*zip(NASTY, NASTY, strict=True), *pairwise(NASTY)])
+def test_the_longest_message_is_read_at_once(one: str, other: str) -> None:
+    """Patterns that go back and forth over a message would let one customer stop the desk."""
+    half = MESSAGE_MAX_CHARS // 2
+    started = time.process_time()
+    for text in (
+        (one * half)[:half] + (other * half)[:half],
+        ((one + other) * MESSAGE_MAX_CHARS)[:MESSAGE_MAX_CHARS],
+    ):
+        for read in (clean, sentences, escalation_phrase, asks_for_person, agrees, billing_flags):
+            read(text)
+        reports_failure(text, "question")
+        surface(text)
+    assert time.process_time() - started < 1.0
