@@ -79,7 +79,8 @@ run_tests() {
     step "Dependencies" && "$bin/deptry" .
     step "Shell" && "$bin/shellcheck" install.sh .ci/run
     step "Tests"
-    "$bin/pytest" --cov --cov-report=term:skip-covered "${full[@]}" "$@"
+    # A file stays on one worker: its tests share a running appliance.
+    "$bin/pytest" -n 2 --dist loadfile --cov --cov-report=term:skip-covered "${full[@]}" "$@"
 }
 
 # --- steps -----------------------------------------------------------------------------------

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -339,10 +342,63 @@ def test_the_answer_is_kept_for_a_customer_who_leaves(
 # --- what breaks and mends ------------------------------------------------------------------------
 
 
+class ServiceManager:
+    """Hears what processes tell systemd; it has to listen, or they would wait."""
+
+    def __init__(self, path: Path) -> None:
+        self.heard: list[tuple[int, str]] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._socket.bind(str(path))
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while True:
+            message, extra, _, _ = self._socket.recvmsg(4_096, 256)
+            if message == b"END":
+                return
+            ((_, _, credentials),) = extra
+            self.heard.append((int.from_bytes(credentials[:4], sys.byteorder), message.decode()))
+
+    def said(self, pid: int, message: str) -> bool:
+        return (pid, message) in self.heard
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+            connection.connect(self._socket.getsockname())
+            connection.send(b"END")
+        self._thread.join()
+        self._socket.close()
+
+
 @pytest.fixture(scope="module")
-def breakable(make_module_appliance: MakeAppliance) -> ApplianceProcess:
+def service_manager() -> Iterator[tuple[ServiceManager, Path]]:
+    folder = Path(tempfile.mkdtemp(prefix="notify-", dir="/tmp"))
+    manager = ServiceManager(folder / "notify.sock")
+    yield manager, folder / "notify.sock"
+    manager.close()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def breakable(
+    make_module_appliance: MakeAppliance, service_manager: tuple[ServiceManager, Path]
+) -> ApplianceProcess:
     """A running appliance with a short queue for the tests below; each leaves it well."""
-    return make_module_appliance(environment={"APPLIANCE_ENGINE_QUEUE": "2"})
+    settings = {"APPLIANCE_ENGINE_QUEUE": "2", "NOTIFY_SOCKET": str(service_manager[1])}
+    return make_module_appliance(environment=settings)
+
+
+def test_the_service_manager_is_told(
+    breakable: ApplianceProcess, service_manager: tuple[ServiceManager, Path]
+) -> None:
+    """What the units' Type=notify and WatchdogSec wait for."""
+    manager, _ = service_manager
+    for pid in (breakable.api, breakable.keeper):
+        until(lambda pid=pid: manager.said(pid, "READY=1"), f"READY=1 of {pid}")
+        until(lambda pid=pid: manager.said(pid, "WATCHDOG=1"), f"WATCHDOG=1 of {pid}")
+    assert not [message for _, message in manager.heard if message == "STOPPING=1"]
 
 
 @contextmanager
@@ -569,9 +625,10 @@ def _weights(desk: ApplianceProcess) -> dict[str, tuple[int, int]]:
 
 
 def test_ctrl_c_ends_everything_but_not_before_the_answers_under_way(
-    breakable: ApplianceProcess,
+    breakable: ApplianceProcess, service_manager: tuple[ServiceManager, Path]
 ) -> None:
     desk = breakable
+    ending = [desk.api, desk.keeper]
     waiting = "SELECT count(*) FROM messages WHERE state = 'received'"
     with ThreadPoolExecutor(4) as pool:
         asking = [
@@ -583,6 +640,7 @@ def test_ctrl_c_ends_everything_but_not_before_the_answers_under_way(
         answered = [each for each in asking if each.exception() is None]
     assert answered
     assert desk.rows(waiting) == [(0,)]
+    assert all(service_manager[0].said(pid, "STOPPING=1") for pid in ending)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", desk.port), timeout=5).close()
 

@@ -1,8 +1,10 @@
-"""The systemd units, verified without systemd running, on a staged tree."""
+"""The systemd units, as systemd itself reads them."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,66 +12,130 @@ from pathlib import Path
 import pytest
 
 from appliance.cli.main import cli
-from appliance.settings import HOME
+from tests.appliance_process import ROOT
 
-UNITS = sorted((HOME / "systemd").glob("*.service"))
+UNITS = sorted((ROOT / "systemd").glob("*.service"))
+OURS = [unit for unit in UNITS if "/bin/appliance " in unit.read_text(encoding="utf-8")]
+"""Units that start the appliance's own command; others bring programs of other people."""
+
+PREFIX = Path("/opt/appliance/current")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _systemd_analyze() -> None:
+@pytest.fixture(autouse=True)
+def systemd_analyze() -> None:
     if shutil.which("systemd-analyze") is None:
-        if os.environ.get("CI"):
-            pytest.fail("systemd-analyze is missing; .ci/run installs it")
-        pytest.skip("systemd-analyze is not installed")
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no systemd-analyze")
 
 
-def staged(root: Path, *, with_program: bool) -> list[Path]:
-    """The units as they lie on a server, with /opt moved below ``root``."""
-    program = root / "opt/appliance/current/.venv/bin/appliance"
-    program.parent.mkdir(parents=True)
-    if with_program:
-        program.write_text("#!/bin/sh\n")
-        program.chmod(0o755)
-    folder = root / "etc/systemd/system"
-    folder.mkdir(parents=True)
-    units = []
+def settings_of(unit: Path) -> dict[str, list[str]]:
+    """The settings of a unit, whatever section they stand in."""
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r"^(\w+)=(.*)$", unit.read_text(encoding="utf-8"), re.MULTILINE):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def staged(folder: Path) -> dict[str, Path]:
+    """Every unit in a folder of its own, with the programs they start put beside them."""
+    units = folder / "units"
+    units.mkdir()
     for unit in UNITS:
-        target = folder / unit.name
-        target.write_text(unit.read_text().replace("=/opt/", f"={root}/opt/"))
-        units.append(target)
-    return units
+        text = unit.read_text(encoding="utf-8")
+        for program in re.findall(r"^Exec\w+=[-@:+!]*(\S+)", text, re.MULTILINE):
+            there = folder / Path(program).relative_to("/")
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.write_text("#!/bin/sh\n")
+            there.chmod(0o755)
+            text = text.replace(program, str(there))
+        (units / unit.name).write_text(text, encoding="utf-8")
+    return {path.name: path for path in units.iterdir()}
 
 
-def verify(units: list[Path]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["systemd-analyze", "verify", *map(str, units)], capture_output=True, text=True, timeout=60
+def verify(unit: Path) -> tuple[int, str]:
+    """The verdict of systemd-analyze, which finds the other units beside this one."""
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{unit.parent}:"},
+        capture_output=True,
+        text=True,
     )
+    return done.returncode, (done.stdout + done.stderr).strip()
 
 
-def test_there_is_a_unit_for_each_process() -> None:
-    assert {unit.name for unit in UNITS} >= {"appliance-api.service", "appliance-engine.service"}
+def test_there_are_units() -> None:
+    assert {"appliance-api.service", "appliance-engine.service"} <= {unit.name for unit in UNITS}
 
 
-def test_the_units_are_clean(tmp_path: Path) -> None:
-    done = verify(staged(tmp_path, with_program=True))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+@pytest.mark.parametrize("name", [unit.name for unit in UNITS])
+def test_systemd_has_nothing_to_say(name: str, tmp_path: Path) -> None:
+    assert verify(staged(tmp_path)[name]) == (0, "")
 
 
-def test_a_missing_program_is_noticed(tmp_path: Path) -> None:
-    done = verify(staged(tmp_path, with_program=False))
-    assert "appliance" in done.stderr
-    assert done.returncode != 0
+@pytest.mark.parametrize("name", [unit.name for unit in UNITS])
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "says"),
+    [
+        (r"^(ExecStart=)\S+", r"\1/nowhere/appliance", "/nowhere/appliance"),
+        (r"^Restart=.*", "Restart=perhaps", "perhaps"),
+        (r"^\[Service\]", "[Service]\nProtectSytem=strict", "ProtectSytem"),
+    ],
+    ids=["missing program", "wrong value", "misspelt setting"],
+)
+def test_systemd_would_say_it(
+    name: str, pattern: str, replacement: str, says: str, tmp_path: Path
+) -> None:
+    """That nothing is said above means something only if this is."""
+    unit = staged(tmp_path)[name]
+    text, changed = re.subn(pattern, replacement, unit.read_text(), flags=re.MULTILINE)
+    assert changed == 1
+    unit.write_text(text)
+    status, said = verify(unit)
+    assert status != 0
+    assert says in said
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
-def test_a_unit_starts_a_command_there_is_and_speaks_to_systemd(unit: Path) -> None:
-    lines = dict(line.split("=", 1) for line in unit.read_text().splitlines() if "=" in line)
-    assert lines["ExecStart"].split()[1] in cli.commands
-    assert lines["Type"] == "notify"
-    assert int(lines["WatchdogSec"]) > 0
+@pytest.mark.parametrize("unit", OURS, ids=lambda unit: unit.name)
+def test_units_start_commands_that_exist(unit: Path) -> None:
+    for line in settings_of(unit)["ExecStart"]:
+        program, *words = shlex.split(line)
+        assert Path(program) == PREFIX / ".venv" / "bin" / "appliance"
+        with cli.make_context("appliance", list(words), resilient_parsing=True) as context:
+            name, command, rest = cli.resolve_command(context, words)
+        assert command is not None
+        command.make_context(name, rest, resilient_parsing=False).close()
 
 
-def test_the_engine_has_no_network() -> None:
-    text = (HOME / "systemd/appliance-engine.service").read_text()
-    assert "PrivateNetwork=yes" in text
-    assert "RestrictAddressFamilies=AF_UNIX" in text
+@pytest.mark.parametrize("unit", OURS, ids=lambda unit: unit.name)
+def test_units_run_as_a_user_who_may_do_little(unit: Path) -> None:
+    found = settings_of(unit)
+    assert found["User"] == ["appliance"]
+    assert found["NoNewPrivileges"] == ["yes"]
+    assert found["ProtectSystem"] == ["strict"]
+    assert found["ProtectHome"] == ["yes"]
+    assert found["UMask"] == ["0077"]
+    # What the settings take for an installation: /var/lib/appliance and /run/appliance.
+    assert found["StateDirectory"] == ["appliance"]
+    assert found["RuntimeDirectory"] == ["appliance"]
+
+
+@pytest.mark.parametrize("unit", OURS, ids=lambda unit: unit.name)
+def test_units_are_watched(unit: Path) -> None:
+    """That they speak sd_notify is shown in tests/e2e/test_desk.py."""
+    found = settings_of(unit)
+    assert found["Type"] == ["notify"]
+    assert found["WatchdogSec"]
+    assert found["Restart"] in (["always"], ["on-failure"])
+
+
+def test_what_parses_weights_reaches_nothing() -> None:
+    found = settings_of(ROOT / "systemd" / "appliance-engine.service")
+    assert found["PrivateNetwork"] == ["yes"]
+    assert found["RestrictAddressFamilies"] == ["AF_UNIX"]
+
+
+def test_the_desk_starts_without_its_engine() -> None:
+    found = settings_of(ROOT / "systemd" / "appliance-api.service")
+    assert "Requires" not in found
+    assert "BindsTo" not in found
+    assert "appliance-engine.service" in " ".join(found["After"])
+    assert "appliance-engine.service" in " ".join(found["Wants"])
