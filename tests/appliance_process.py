@@ -323,7 +323,8 @@ def _first_use(engine_home: Path, home: Path) -> None:
     desk = ApplianceProcess(None)
     try:
         link_weights(engine_home, desk.data_dir)
-        desk.fill()
+        desk.cli_json("db", "upgrade")
+        desk.cli_json("kb", "import", str(FAQS))
         # Searching needs trained heads and an index, and no engine.
         desk.cli_json("kb", "search", "How do I reset my password?")
         unfinished = home.with_name("prepared-home-unfinished")

@@ -42,9 +42,9 @@ class KnowledgeController(Controller):
         found = await appliance.ready.knowledge.search(q, limit=limit, category=category)
         return SearchPage([passage.as_result() for passage in found])
 
-    @get("/articles/{article_id:str}", responses=documented(400, 401, 404, 503))
+    @get("/articles/{article_id:path}", responses=documented(400, 401, 404, 503))
     async def get_article(
         self, article_id: FromPath[str], principal: Caller, appliance: Desk
     ) -> Article:
-        """One article."""
-        return await appliance.ready.knowledge.article(article_id)
+        """One article. Ids come from a desk's own files and may hold slashes."""
+        return await appliance.ready.knowledge.article(article_id.removeprefix("/"))

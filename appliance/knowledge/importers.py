@@ -54,10 +54,8 @@ def _article(entry: Any, *, where: str) -> Article:
     if isinstance(identifier, bool) or not isinstance(identifier, str | int):
         raise KnowledgeFileError(f'{where}: "id" must be a number or a text.')
     identifier = str(identifier).strip()
-    if not 1 <= len(identifier) <= ID_MAX_CHARS or clean(identifier) != identifier:
+    if not 1 <= len(identifier) <= ID_MAX_CHARS or not _visible(identifier):
         raise KnowledgeFileError(f'{where}: "id" must have 1 to {ID_MAX_CHARS} visible characters.')
-    if any(character in identifier for character in "/?#\n\t"):
-        raise KnowledgeFileError(f'{where}: "id" becomes part of addresses; leave out / ? and #.')
     category = entry.get("category")
     if category not in CATEGORIES:
         raise KnowledgeFileError(f'{where}: "category" must be one of {", ".join(CATEGORIES)}.')
@@ -78,3 +76,8 @@ def _text(entry: dict[str, Any], key: str, longest: int, where: str) -> str:
     if not 1 <= len(text) <= longest:
         raise KnowledgeFileError(f'{where}: "{key}" must be a text of 1 to {longest} characters.')
     return text
+
+
+def _visible(identifier: str) -> bool:
+    """Whether an id shows all it holds, on one line."""
+    return clean(identifier) == identifier and not set(identifier) & {"\n", "\t"}

@@ -48,6 +48,8 @@ _STAFF = (
 _SOME = r"(?:a|an|the|any|some|one\s+of\s+your|your)"
 _NOT_A_FEATURE = (
     r"(?!\s+(?:in|within|inside|from|on)\s+(?:my|our)\b)"
+    r"(?!\s+(?:in|inside|within)\s+the\s+(?:app|channel|chat|comments|document|file|project|workspace)\b)"
+    r"(?!\s+sample\b)"
     r"(?!\s+(?:account|tool|role|plan|licen[cs]e|seat|app|mode|view|id|number|key)\b)"
 )
 """Products have operators and specialists too: "an operator account" is no request for one."""

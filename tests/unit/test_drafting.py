@@ -7,7 +7,7 @@ from contextlib import aclosing
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from appliance.answering.drafting import DraftUsage, draft_sentences
@@ -45,6 +45,7 @@ TEXTS = st.lists(
 ).map("".join)
 
 
+@settings(deadline=None)
 @given(text=TEXTS, places=st.lists(st.integers(0, 200), max_size=12))
 @example(text="One. Two\nthree", places=[4, 9])
 def test_the_sentences_do_not_depend_on_the_tokens(text: str, places: list[int]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.errors import WeightsError
@@ -164,6 +164,7 @@ async def test_several_texts_come_back_in_their_order(bridge: EncodingBridge) ->
 # --- the twin -------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=5))
 def test_the_twin_keeps_the_contract_of_an_embedder(texts: list[str]) -> None:
     twin = HashedEmbedder()

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.answering.grounding import is_supported, supporting_passage, unsaid
@@ -249,11 +249,13 @@ def test_nothing_is_supported_by_nothing() -> None:
     assert supporting_passage("The reset link is valid for 60 minutes.", ()) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_arbitrary_text_neither_breaks_the_judge_nor_passes(text: str) -> None:
     assert not is_supported(text, REFUND.answer)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SENTENCES), st.data())
 def test_a_sentence_with_a_word_left_out_keeps_its_facts_or_fails(
     owned: tuple[Article, str], data: st.DataObject

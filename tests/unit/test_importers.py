@@ -195,7 +195,7 @@ JUNK = st.recursive(
 
 
 @given(document=st.one_of(JUNK, st.lists(JUNK).map(lambda entries: {"faqs": entries})))
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_junk_is_refused_and_never_breaks_the_reader(
     document: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -217,7 +217,7 @@ FIELD = st.one_of(st.text(max_size=30), JUNK)
         }
     )
 )
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_whatever_is_read_can_be_stored(
     entry: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

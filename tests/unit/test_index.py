@@ -108,6 +108,7 @@ QUERIES = st.lists(
 BUILT = build(HashedEmbedder(), "d", SMALL_BASE)
 
 
+@settings(deadline=None)
 @given(text=QUERIES, limit=st.integers(-1, 9))
 def test_scores_are_cosines_sorted_and_no_article_comes_twice(text: str, limit: int) -> None:
     found = look(BUILT, text, limit=limit)
@@ -117,6 +118,7 @@ def test_scores_are_cosines_sorted_and_no_article_comes_twice(text: str, limit: 
     assert len({article for article, _ in found}) == len(found) == max(0, min(limit, 4))
 
 
+@settings(deadline=None)
 @given(text=QUERIES, category=st.sampled_from([*CATEGORIES, "Nonsense", None]))
 def test_a_category_hint_hides_nothing_and_moves_near_ties_only(
     text: str, category: str | None
@@ -407,7 +409,7 @@ async def test_a_folder_that_cannot_be_written_costs_no_search(
 
 
 @given(st.lists(st.sampled_from(SMALL_BASE), unique=True, max_size=4), st.booleans())
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_an_index_of_any_articles_survives_saving(
     articles: list[Article], from_known: bool
 ) -> None:

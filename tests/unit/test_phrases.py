@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.domain.policy import ESCALATION_PHRASES, MESSAGE_MAX_CHARS
@@ -51,6 +51,7 @@ def test_every_phrase_is_found_inside_punctuation(phrase: str, frame: str) -> No
     assert escalation_phrase(frame.format(phrase)) == phrase
 
 
+@settings(deadline=None)
 @given(
     phrase=st.sampled_from([phrase for phrase in ESCALATION_PHRASES if " " in phrase]),
     blank=st.text(alphabet=" \t\n\u00a0", min_size=1, max_size=5),
@@ -87,6 +88,7 @@ def test_parts_of_words_and_near_misses_are_no_phrases(text: str) -> None:
 
 
 @pytest.mark.parametrize("inside", ["sue", "legal", "lawyer", "ridiculous"])
+@settings(deadline=None)
 @given(letters=st.text(alphabet="abcdefghijklmnopqrstuvwxyzäß0123456789_", min_size=1, max_size=4))
 def test_a_phrase_inside_a_longer_word_is_none(inside: str, letters: str) -> None:
     assert escalation_phrase(f"the {letters}{inside} thing") is None

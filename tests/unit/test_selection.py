@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.answering.selection import fitting, for_prompt
@@ -48,6 +48,7 @@ def test_the_best_may_lead_where_the_others_must_reach(
 SCORES = st.lists(st.floats(-1, 1, allow_nan=False), max_size=8)
 
 
+@settings(deadline=None)
 @given(SCORES)
 def test_fitting_passages_are_some_of_the_found_ones_best_first(given_scores: list[float]) -> None:
     passages = found(*given_scores)
@@ -58,18 +59,21 @@ def test_fitting_passages_are_some_of_the_found_ones_best_first(given_scores: li
         assert chosen[0].score == max(given_scores)
 
 
+@settings(deadline=None)
 @given(SCORES)
 def test_everything_that_reaches_the_mark_by_itself_fits(given_scores: list[float]) -> None:
     reaching = {p for p in found(*given_scores) if p.score >= FIT}
     assert reaching <= set(fitting(found(*given_scores)))
 
 
+@settings(deadline=None)
 @given(SCORES)
 def test_the_order_in_which_they_were_found_does_not_matter(given_scores: list[float]) -> None:
     passages = found(*given_scores)
     assert scores(fitting(passages)) == scores(fitting(passages[::-1]))
 
 
+@settings(deadline=None)
 @given(SCORES)
 def test_a_prompt_shows_few_passages_and_none_far_behind(given_scores: list[float]) -> None:
     passages = fitting(found(*given_scores))

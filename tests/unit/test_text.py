@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from appliance.domain.text import clean, facts, menu_steps, sentences, stem, words
@@ -75,6 +75,7 @@ def test_a_line_break_of_any_kind_still_parts_two_words(end: str) -> None:
     assert clean(f"one{end}two").split() == ["one", "two"]
 
 
+@settings(deadline=None)
 @given(st.text())
 @example("e\u200b\u0301")
 @example("a\r\x00\nb")
@@ -84,6 +85,7 @@ def test_clean_text_is_clean_already(text: str) -> None:
     assert clean(clean(text)) == clean(text)
 
 
+@settings(deadline=None)
 @given(st.text())
 @example("e\u200b\u0301")
 def test_clean_text_is_composed_and_holds_nothing_hidden(text: str) -> None:
@@ -110,6 +112,7 @@ PROSE = st.lists(
 ).map("".join)
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), PROSE))
 @example('It says "done." Then it stops.')
 @example("(It works.) Then it stops.")
@@ -121,6 +124,7 @@ def test_sentences_lose_no_visible_character(text: str) -> None:
     assert visible("".join(sentences(text))) == visible(text)
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), PROSE))
 def test_a_sentence_is_never_blank_and_has_no_blanks_around(text: str) -> None:
     for sentence in sentences(text):
@@ -230,6 +234,7 @@ def test_the_commonest_endings_do_not_part_words(one: str, other: str) -> None:
     assert stem(one) == stem(other)
 
 
+@settings(deadline=None)
 @given(st.from_regex(r"[a-z]{1,3}", fullmatch=True))
 def test_short_words_have_no_ending(word: str) -> None:
     assert stem(word) == word
