@@ -86,11 +86,12 @@ def processes_of(data_dir: Path) -> dict[int, str]:
             continue
         try:
             environment = (folder / "environ").read_bytes().split(b"\0")
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
         except OSError:  # it ended while we looked
             continue
         if mark in environment and command:
-            found[int(folder.name)] = command
+            # Other people's command lines may hold any bytes.
+            found[int(folder.name)] = command.decode(errors="replace").strip()
     return found
 
 

@@ -57,7 +57,7 @@ def _configuration() -> Finding:
 def _folders(settings: Settings) -> Finding:
     if not settings.data_dir.is_dir():
         return Finding(
-            "folders", "bad", f"{settings.data_dir} does not exist", "Run 'appliance db upgrade'."
+            "folders", "warn", f"{settings.data_dir} does not exist", "Run 'appliance db upgrade'."
         )
     try:
         if settings.sockets.is_dir():

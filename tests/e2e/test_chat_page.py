@@ -26,7 +26,8 @@ from playwright.sync_api import (
 
 from tests.appliance_process import ApplianceProcess, until
 
-pytestmark = pytest.mark.loopback
+# The first test of a session waits for the engine's first start.
+pytestmark = [pytest.mark.loopback, pytest.mark.timeout(900)]
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
@@ -377,7 +378,7 @@ def test_a_person_is_asked_for(visit: Visit) -> None:
     page.locator("#person-submit").click()
     expect(dialog).to_be_hidden()
     handoff = page.locator(".message.handoff")
-    expect(handoff.locator(".text")).to_contain_text(re.compile(r"CASE-[0-9A-F]{8}"))
+    expect(handoff.locator(".text")).to_contain_text(re.compile(r"CASE-[A-Z2-7]{10}"))
     expect(handoff.locator(".speaker")).to_contain_text("A person will take over")
     expect(visit.questions).to_have_count(2)
     expect(page.locator("#banner")).to_be_visible()
@@ -408,7 +409,7 @@ def test_a_person_is_asked_for_at_once(visit: Visit) -> None:
 def test_anger_is_handed_over_with_its_case(visit: Visit) -> None:
     answer = visit.ask("THIS IS UNACCEPTABLE! I DEMAND A REFUND NOW!")
     expect(answer).to_have_class(re.compile(r"\bhandoff\b"))
-    expect(answer.locator(".text").first).to_contain_text(re.compile(r"CASE-[0-9A-F]{8}"))
+    expect(answer.locator(".text").first).to_contain_text(re.compile(r"CASE-[A-Z2-7]{10}"))
     expect(answer.locator(".chip.mood")).to_contain_text("Angry")
     expect(visit.page.locator("#banner")).to_be_visible()
 

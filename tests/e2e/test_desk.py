@@ -30,7 +30,8 @@ from tests.appliance_process import (
     until,
 )
 
-pytestmark = pytest.mark.loopback
+# The first test of a session waits for the engine's first start.
+pytestmark = [pytest.mark.loopback, pytest.mark.timeout(900)]
 
 PASSWORD = "How do I reset my password?"
 QUESTIONS = [

@@ -380,6 +380,7 @@ def test_the_command_refuses_bad_files_and_imports_nothing(migrated: AppliancePr
     assert migrated.cli_json("kb", "list") == {"faqs": []}
 
 
+@pytest.mark.timeout(900)  # the first to ask makes the engine's weights
 def test_searching_without_a_running_appliance(prepared_home: Path) -> None:
     desk = ApplianceProcess(None)
     try:
@@ -552,7 +553,7 @@ def test_the_doctor_on_an_empty_folder_says_what_to_do(desk: ApplianceProcess) -
     findings = {finding["what"]: finding for finding in report["findings"]}
     assert all(set(finding) == {"what", "state", "detail", "hint"} for finding in findings.values())
     bad = {what for what, finding in findings.items() if finding["state"] == "bad"}
-    assert bad == {"database"}
+    assert {"database"} <= bad <= {"database", "folders"}
     assert "appliance db upgrade" in findings["database"]["hint"]
     assert "appliance up" in findings["engine"]["hint"]
     assert "appliance up" in findings["api"]["hint"]
