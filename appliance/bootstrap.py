@@ -6,8 +6,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from structlog.contextvars import get_contextvars
 
 from appliance.agents.billing import BillingAgent
 from appliance.agents.categorizer import Categorizer
@@ -20,12 +24,10 @@ from appliance.domain.policy import QUERY_DEADLINE_SECONDS
 from appliance.errors import ApplianceError, NotReady
 from appliance.graph.build import Agents, SupportGraph
 from appliance.knowledge.base import KnowledgeBase
-from appliance.knowledge.embedding import (
-    Embedder,
-    EncodingBridge,
-    SentenceTransformerEmbedder,
-    packaged_model,
-)
+from appliance.knowledge.embedding import Embedder, EncodingBridge, packaged_model
+from appliance.knowledge.onnx_graph import load_embedder
+from appliance.llm import remote, weights
+from appliance.llm.capabilities import VLLM
 from appliance.llm.interface import ChatModel
 from appliance.llm.openai_client import OpenAIChatModel
 from appliance.logs import get_logger
@@ -58,13 +60,26 @@ class Prepared:
     answer_query: AnswerQuery
 
 
+def _local_model(settings: Settings) -> ChatModel:
+    """The client of the model on this machine: our own engine, or vLLM."""
+    if settings.backend == "vllm":
+        return OpenAIChatModel(
+            settings.vllm_url,
+            model=weights.active(settings).name,
+            timeout=settings.engine_timeout,
+            capabilities=VLLM,
+        )
+    return OpenAIChatModel(socket=settings.engine_socket, timeout=settings.engine_timeout)
+
+
 class Appliance:
     """Every service of one appliance.
 
     What needs no weights is there at once; ``start`` prepares the rest in the background, and until
     then ``ready`` refuses.
 
-    :param model: stands in for the engine's client, in tests and evaluations.
+    :param model: stands in for the engine's client, in tests and evaluations; a remote backend that
+        is enabled stands in front of either.
     :param embedder: stands in for the packaged sentence-transformers model, in tests.
     """
 
@@ -77,10 +92,10 @@ class Appliance:
     ) -> None:
         ensure_folders(settings)
         self.settings = settings
-        self.model = model or OpenAIChatModel(
-            socket=settings.engine_socket, timeout=settings.engine_timeout
-        )
         self.database = Database(settings.resolved_database_url)
+        self.model = model or _local_model(settings)
+        if settings.remote_enabled:
+            self.model = remote.connect(settings, self.model, self._note)
         self.access = Access(self.database)
         self.visitors = Visitors(load_secret(settings.data_dir, "visitors"))
         self.visitor_limit = VisitorLimit(settings.visitor_queries_per_minute)
@@ -114,15 +129,16 @@ class Appliance:
             StoredArticles(self.database), bridge, self.settings.data_dir / "index"
         )
         await base.refresh()
+        mode = self.settings.answer_mode
         graph = SupportGraph(
             Agents(
                 categorizer=Categorizer(bridge, base, reader),
                 sentiment=SentimentAnalyst(bridge, reader),
                 retriever=KnowledgeRetriever(bridge, base),
-                technical=TechnicalAgent(self.model),
-                billing=BillingAgent(self.model),
-                account=GeneralAgent(self.model, "account"),
-                general=GeneralAgent(self.model, "general"),
+                technical=TechnicalAgent(self.model, mode),
+                billing=BillingAgent(self.model, mode),
+                account=GeneralAgent(self.model, "account", mode),
+                general=GeneralAgent(self.model, "general", mode),
                 escalation=EscalationAgent(bridge),
             )
         )
@@ -162,6 +178,15 @@ class Appliance:
             self._prepared.encoder.close()
         await self.database.aclose()
 
+    async def _note(self, action: str, target: str, details: Mapping[str, Any]) -> None:
+        """Write down what the appliance did by itself, and for which query."""
+        query = get_contextvars().get("query")
+        await self.database.write(
+            lambda records: records.audit.add(
+                "appliance", action, target, {**details, "query": query}
+            )
+        )
+
     async def _prepare_or_stop(self) -> None:
         try:
             await self._close_interrupted()
@@ -187,7 +212,8 @@ class Appliance:
             log.warning("interrupted_messages", count=count)
 
     def _load_embedder(self) -> Embedder:
-        return SentenceTransformerEmbedder(self.settings.embeddings_dir or packaged_model())
+        folder = self.settings.embeddings_dir or packaged_model()
+        return load_embedder(folder, self.settings.data_dir / "embeddings")
 
     def _load_reader(self, embedder: Embedder) -> Reader:
         return load_or_train(

@@ -7,16 +7,21 @@ is safe with no network. README's table is checked against the fields.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import ipaddress
 import os
+import shlex
 import stat
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -32,8 +37,25 @@ INSTALLED = HOME.is_relative_to("/opt/appliance")
 
 _DEFAULT_CONFIG = Path("/etc/appliance/appliance.toml")
 
+AnswerMode = Literal["drafted", "quoted", "curated"]
+
 SOCKET_PATH_MAX = 107
 """Longest path a Unix socket address can hold on Linux, in bytes."""
+
+
+class _TomlFile(TomlConfigSettingsSource):
+    """The TOML file, in which the settings of the remote backend may stand in a table."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        values = super()._read_file(file_path)
+        table = values.get("remote")
+        if isinstance(table, dict):
+            del values["remote"]
+            named = {f"remote_{name}": value for name, value in table.items()}
+            if twice := sorted(named.keys() & values.keys()):
+                raise SettingsError(f"{file_path} sets {twice[0]} twice.")
+            values |= named
+        return values
 
 
 class Settings(BaseSettings):
@@ -74,8 +96,34 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=262_144, ge=16_384, description="Largest request body accepted, in bytes."
     )
+    backend: Literal["llamacpp", "vllm"] = Field(
+        default="llamacpp",
+        description="What runs the model: llamacpp, the appliance's own engine, or vllm, for GPUs.",
+    )
+    vllm_url: str = Field(
+        default="http://127.0.0.1:8000",
+        description="Where vLLM listens; on this machine only.",
+    )
+    vllm_model_dir: Path | None = Field(
+        default=None,
+        description="Folder of the model for vLLM, as Hugging Face lays it out, in safetensors.",
+    )
+    vllm_python: Path | None = Field(
+        default=None,
+        description="Python of the environment with vLLM in it; empty means the appliance's own.",
+    )
+    vllm_extra_args: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Tuning options for vLLM, such as --tensor-parallel-size=2; in TOML a list.",
+    )
     engine_threads: int = Field(
-        default=0, ge=0, description="Threads of the model; 0 means as many as there are cores."
+        default=0, ge=0, description="Threads of the model; 0 means as many as serve it best here."
+    )
+    engine_streams: int = Field(
+        default=16, ge=1, le=64, description="Most answers the model writes side by side."
+    )
+    engine_cache_mib: int = Field(
+        default=256, ge=0, description="Memory for prompts kept so as not to be read again, in MiB."
     )
     engine_queue: int = Field(
         default=16, ge=1, description="Requests that may wait for the model before 429."
@@ -83,8 +131,37 @@ class Settings(BaseSettings):
     engine_timeout: float = Field(
         default=30.0, gt=0, description="Longest one model call may take, in seconds."
     )
+    answer_mode: AnswerMode = Field(
+        default="drafted",
+        description="How answers are made: drafted and judged, quoted sentences, or curated.",
+    )
     visitor_queries_per_minute: int = Field(
         default=20, ge=1, description="Questions one visitor of the chat page may send a minute."
+    )
+    remote_enabled: bool = Field(
+        default=False,
+        description="Whether a remote model may be asked; customers' words leave then.",
+    )
+    remote_url: str = Field(
+        default="https://api.groq.com/openai",
+        description="Root of the remote OpenAI-compatible API, without /v1; https, or loopback.",
+    )
+    remote_model: str = Field(
+        default="openai/gpt-oss-120b",
+        description="Name of the remote model, as its server knows it.",
+    )
+    remote_key_file: Path | None = Field(
+        default=None,
+        description="File that holds the remote API's key, readable by its owner only.",
+    )
+    remote_timeout: float = Field(
+        default=20.0,
+        gt=0,
+        description="Longest a remote call may take, retries included, in seconds.",
+    )
+    remote_reasoning: Literal["", "low", "medium", "high"] = Field(
+        default="low",
+        description="How long the remote model may think first; empty for one that does not.",
     )
 
     @classmethod
@@ -100,18 +177,47 @@ class Settings(BaseSettings):
         config = config_file()
         if config is None:
             return (init_settings, env_settings)
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config))
+        return (init_settings, env_settings, _TomlFile(settings_cls, config))
 
     @model_validator(mode="before")
     @classmethod
     def _absolute(cls, values: dict[str, Any]) -> dict[str, Any]:
-        for name in ("data_dir", "runtime_dir", "embeddings_dir"):
+        for name in (
+            "data_dir",
+            "runtime_dir",
+            "embeddings_dir",
+            "vllm_model_dir",
+            "vllm_python",
+            "remote_key_file",
+        ):
             if values.get(name):
                 path = Path(values[name]).expanduser()
                 # The data folder names the sockets, so that every way to write it has to mean the
-                # same.
-                values[name] = path.absolute() if name == "runtime_dir" else path.resolve()
+                # same. An environment's Python is a link, and only by its own name that Python.
+                linked = name in ("runtime_dir", "vllm_python")
+                values[name] = path.absolute() if linked else path.resolve()
         return values
+
+    @field_validator("vllm_extra_args", mode="before")
+    @classmethod
+    def _words(cls, given: Any) -> Any:
+        return shlex.split(given) if isinstance(given, str) else given
+
+    @field_validator("vllm_url")
+    @classmethod
+    def _loopback(cls, url: str) -> str:
+        # vLLM knows no keys and customers' words go there: by an address, so that no name service
+        # decides where it is.
+        with contextlib.suppress(ValueError):
+            parts = urlsplit(url)
+            if (
+                ipaddress.ip_address(parts.hostname or "").is_loopback
+                and parts.port
+                and url.rstrip("/") == f"http://{parts.netloc}"
+                and "@" not in parts.netloc
+            ):
+                return url.rstrip("/")
+        raise ValueError("vLLM has to be on this machine: http://127.0.0.1:PORT")
 
     @property
     def resolved_database_url(self) -> str:
@@ -165,7 +271,8 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "settings"
-        raise SettingsError(f"{where}: {first['msg']}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{where}: {said}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SettingsError(f"{config_file()} is not valid TOML: {error}") from error
 

@@ -299,16 +299,31 @@ class ApplianceProcess:
 
 
 def give_prepared(prepared: Path, data_dir: Path) -> None:
-    """Give a data folder what a first start makes: weights as links, heads and index as copies."""
+    """Give a data folder what a first start makes: weights and the embedding model's graph as
+    links, heads and index as copies."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     link_weights(prepared, data_dir)
+    link_graph(prepared, data_dir)
     for name in ("heads", "index"):
         shutil.copytree(prepared / name, data_dir / name, dirs_exist_ok=True)
 
 
+def link_graph(source: Path, data_dir: Path) -> None:
+    """Give a data folder the embedding model's graph of another: a link, because it is only ever
+    replaced whole."""
+    target = data_dir / "embeddings"
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file in (source / "embeddings").glob("*.*"):
+        try:
+            os.link(file, target / file.name)
+        except OSError:
+            shutil.copy(file, target / file.name)
+
+
 @pytest.fixture(scope="session")
 def prepared_home(engine_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``weights``, ``heads`` and ``index`` as a first start leaves them."""
+    """A folder with ``weights``, ``embeddings``, ``heads`` and ``index`` as a first start leaves
+    them."""
     shared = tmp_path_factory.getbasetemp()
     if os.environ.get("PYTEST_XDIST_WORKER"):
         shared = shared.parent
@@ -332,6 +347,7 @@ def _first_use(engine_home: Path, home: Path) -> None:
         for name in ("heads", "index"):
             shutil.copytree(desk.data_dir / name, unfinished / name)
         link_weights(desk.data_dir, unfinished)
+        link_graph(desk.data_dir, unfinished)
         unfinished.rename(home)
     finally:
         desk.clean()

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ("tests.engine_process", "tests.appliance_process", "tests.storage_databases")
+pytest_plugins = (
+    "tests.engine_process",
+    "tests.appliance_process",
+    "tests.storage_databases",
+    "tests.groq_server",
+    "tests.vllm_server",
+    "tests.vllm_twin",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the issues' full numbers")
+    parser.addoption("--vllm", action="store_true", help="ask a real vLLM as well")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("full") and not config.getoption("--full"):
             item.add_marker(pytest.mark.skip(reason="full numbers: ./install.sh test --full"))
+        if item.get_closest_marker("vllm") and not config.getoption("--vllm"):
+            item.add_marker(pytest.mark.skip(reason="a real vLLM: ./install.sh test --vllm"))
         if item.get_closest_marker("loopback"):
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1", "::1"]))
 

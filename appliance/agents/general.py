@@ -7,15 +7,11 @@ from appliance.answering import wording
 from appliance.answering.selection import fitting
 from appliance.domain.answer import Answer
 from appliance.domain.state import QueryState, Run
-from appliance.llm.interface import ChatModel
 
 
 class GeneralAgent(Responder):
     """Serves two nodes: ``account``, whose prompt never asks for or reveals secrets, and
     ``general``."""
-
-    def __init__(self, model: ChatModel, role: str) -> None:
-        super().__init__(model, role)
 
     async def __call__(self, state: QueryState, run: Run) -> QueryState:
         intent = state.get("intent", "question")

@@ -1,20 +1,22 @@
 """What the technical, billing, account and general agents share: from passages to a grounded
 answer.
 
-The model drafts; every sentence of the draft is judged before the customer sees it. Where the model
-is silent, wrong or stops short of the passage's point, the best article's own sentences finish the
-answer.
+The model drafts, and every sentence of the draft is judged before the customer sees it; or it names
+the sentences to quote. Where it is silent, wrong or stops short of the passage's point, the best
+article's own sentences finish the answer.
 """
 
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from importlib import resources
 from string import Template
 
 from appliance.answering import wording
-from appliance.answering.drafting import DraftUsage, draft_sentences
+from appliance.answering.drafting import DraftUsage, draft_sentences, unless_left
 from appliance.answering.grounding import supporting_passage, unsaid
+from appliance.answering.quoting import chosen, listed, quotable
 from appliance.answering.selection import fitting, for_prompt
 from appliance.domain.answer import Answer, Citation, Mode
 from appliance.domain.passage import Passage
@@ -22,13 +24,16 @@ from appliance.domain.policy import (
     ANSWER_MAX_TOKENS,
     HANDOFF_ARTICLES,
     PROMPT_CHARS,
+    QUOTED_SENTENCES,
     TURN_CHARS,
+    AnswerMode,
     Intent,
 )
 from appliance.domain.query import Turn
 from appliance.domain.state import QueryState, Run
 from appliance.errors import ModelRejected, ModelUnavailable
 from appliance.llm.interface import ChatMessage, ChatModel
+from appliance.llm.structured import pick
 from appliance.logs import get_logger
 from appliance.understanding.topics import reports_failure
 
@@ -47,13 +52,32 @@ def load_prompt(name: str) -> str:
     )
 
 
+@dataclass(slots=True)
+class _Telling:
+    """What an answer says so far, and on what it stands."""
+
+    run: Run
+    said: list[str] = field(default_factory=list)
+    cited: dict[str, Passage] = field(default_factory=dict)
+    cut: list[str] = field(default_factory=list)
+    failures: tuple[str, ...] = ()
+
+    async def say(self, sentence: str, source: Passage) -> None:
+        """Tell the customer a sentence of an article."""
+        await self.run.say(f" {sentence}" if self.said else f"\n\n{sentence}")
+        self.said.append(sentence)
+        self.cited[source.article.id] = source
+
+
 class Responder:
     """One agent's way to answer; ``role`` names its prompt."""
 
-    def __init__(self, model: ChatModel, role: str) -> None:
+    def __init__(self, model: ChatModel, role: str, mode: AnswerMode = "drafted") -> None:
         self._model = model
+        self._mode = mode
         self._system = load_prompt(role)
         self._request = Template(load_prompt("request"))
+        self._request_quoted = Template(load_prompt("request_quoted"))
 
     async def __call__(self, state: QueryState, run: Run) -> QueryState:
         """Write the answer."""
@@ -78,52 +102,77 @@ class Responder:
     ) -> Answer:
         again = self._failed_before(state)
         await run.say(wording.OPENING_AGAIN if again else wording.OPENINGS[state["sentiment"]])
-        said: list[str] = []
-        cut: list[str] = []
-        cited: dict[str, Passage] = {}
+        told = _Telling(run)
         usage = DraftUsage()
-        stream = self._model.stream(
-            self._messages(state, for_prompt(passages)), max_tokens=ANSWER_MAX_TOKENS
-        )
         try:
-            async with aclosing(draft_sentences(stream, usage, run.left)) as draft:
-                async for sentence in draft:
-                    source = supporting_passage(sentence, passages)
-                    if source is None:
-                        cut.append(sentence)
-                        break  # a model that has begun to invent goes on inventing
-                    if sentence in said:
-                        break  # small models repeat themselves until the limit
-                    await self._say(run, sentence, first=not said)
-                    said.append(sentence)
-                    cited[source.article.id] = source
+            if self._mode == "quoted":
+                await self._quote(state, passages, told, usage)
+            elif self._mode == "drafted":
+                await self._draft(state, passages, told, usage)
         except ModelUnavailable as error:
             log.info("answered_without_model", reason=error.detail)
         except ModelRejected as error:
             # A defect of ours or of the settings. The customer is answered all the same; the
             # operator is told.
-            log.error("model_rejected", reason=error.detail)
-        mode: Mode = "drafted" if said else "curated"
+            log.error(error.code, reason=error.detail)
+            told.failures = (error.code,)
+        mode: Mode = self._mode if told.said else "curated"
         best = passages[0]
-        rest = unsaid(best.article, said)
-        if cut or not said or best.nearest in rest:
+        rest = unsaid(best.article, told.said)
+        if not told.said or (mode == "drafted" and (told.cut or best.nearest in rest)):
             for sentence in rest:
-                await self._say(run, sentence, first=not said)
-                said.append(sentence)
-                cited[best.article.id] = best
+                await told.say(sentence, best)
         return Answer(
             response=run.response,
             outcome="answered",
             mode=mode,
-            citations=tuple(Citation(p.article.id, p.article.question) for p in cited.values()),
+            citations=tuple(
+                Citation(p.article.id, p.article.question) for p in told.cited.values()
+            ),
             flags=self.flags(state["query"].text),
+            model=usage.model,
             tokens=usage.tokens,
-            cut=tuple(cut),
+            cut=tuple(told.cut),
+            # An answer of the articles alone holds no word that was written elsewhere.
+            remote=usage.remote and mode != "curated",
+            failures=told.failures,
         )
 
-    @staticmethod
-    async def _say(run: Run, sentence: str, *, first: bool) -> None:
-        await run.say(f"\n\n{sentence}" if first else f" {sentence}")
+    async def _draft(
+        self, state: QueryState, passages: tuple[Passage, ...], told: _Telling, usage: DraftUsage
+    ) -> None:
+        """Say what the model writes, as long as every sentence is supported."""
+        stream = self._model.stream(
+            self._messages(state, for_prompt(passages)), max_tokens=ANSWER_MAX_TOKENS
+        )
+        async with aclosing(draft_sentences(stream, usage, told.run.left)) as draft:
+            async for sentence in draft:
+                source = supporting_passage(sentence, passages)
+                if source is None:
+                    told.cut.append(sentence)
+                    break  # a model that has begun to invent goes on inventing
+                if sentence in told.said:
+                    break  # small models repeat themselves until the limit
+                await told.say(sentence, source)
+
+    async def _quote(
+        self, state: QueryState, passages: tuple[Passage, ...], told: _Telling, usage: DraftUsage
+    ) -> None:
+        """Say the sentences whose numbers the model names."""
+        choices = quotable(for_prompt(passages))
+        request = self._request_quoted.substitute(
+            history=_told(state["query"].history),
+            query=state["query"].text[:PROMPT_CHARS],
+            sentences=listed(choices),
+        )
+        messages = [ChatMessage("system", self._system), ChatMessage("user", request)]
+        picked = await unless_left(
+            told.run.left,
+            pick(self._model, messages, count=len(choices), most=QUOTED_SENTENCES),
+        )
+        usage.tokens, usage.model, usage.remote = picked.usage, picked.model, picked.remote
+        for quote in chosen(choices, picked.numbers):
+            await told.say(quote.sentence, quote.passage)
 
     @staticmethod
     def _failed_before(state: QueryState) -> bool:

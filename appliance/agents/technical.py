@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from appliance.agents.responder import Responder
+from appliance.domain.policy import AnswerMode
 from appliance.llm.interface import ChatModel
 
 
 class TechnicalAgent(Responder):
     """Answers technical questions."""
 
-    def __init__(self, model: ChatModel) -> None:
-        super().__init__(model, "technical")
+    def __init__(self, model: ChatModel, mode: AnswerMode = "drafted") -> None:
+        super().__init__(model, "technical", mode)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from appliance.domain.answer import TokenUsage
 from appliance.domain.text import sentences
 from appliance.errors import ModelUnavailable
 from appliance.llm.interface import Chunk
+
+T = TypeVar("T")
 
 _TERMINATED = (".", "!", '."', '!"', ".)", "!)")
 
@@ -19,6 +22,9 @@ class DraftUsage:
     """Filled while a draft is read."""
 
     tokens: TokenUsage = field(default_factory=TokenUsage)
+    model: str | None = None
+    """Who wrote it, as far as it says."""
+    remote: bool = False
 
 
 async def draft_sentences(
@@ -38,6 +44,8 @@ async def draft_sentences(
         pending += chunk.text
         if chunk.usage is not None:
             usage.tokens = chunk.usage
+        usage.model = chunk.model or usage.model
+        usage.remote = usage.remote or chunk.remote
         finished = chunk.finish_reason or finished
         *whole, rest = sentences(pending) or [""]
         if whole:
@@ -48,6 +56,22 @@ async def draft_sentences(
     tail = pending.strip()
     if tail and (finished == "stop" or tail.endswith(_TERMINATED)):
         yield tail
+
+
+async def unless_left(left: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
+    """The work's result, given up with ModelUnavailable once ``left`` is set."""
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(left.wait())
+    try:
+        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ModelUnavailable("Nobody waits for the model any more; it was given up.")
+        return task.result()
+    finally:
+        leaving.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def _until(left: asyncio.Event, stream: AsyncIterator[Chunk]) -> AsyncGenerator[Chunk, None]:

@@ -12,6 +12,7 @@ import click
 
 from appliance import __version__
 from appliance.cli.ask import ask
+from appliance.cli.bench import bench
 from appliance.cli.db import db
 from appliance.cli.doctor import doctor
 from appliance.cli.evaluate import evaluate
@@ -19,7 +20,7 @@ from appliance.cli.kb import kb
 from appliance.cli.keys import keys
 from appliance.cli.models import models
 from appliance.cli.output import fail
-from appliance.cli.serve import api, engine, up
+from appliance.cli.serve import api, engine, up, vllm
 from appliance.errors import ApplianceError
 
 
@@ -29,7 +30,7 @@ def cli() -> None:
     """SmartSupport Appliance: an offline support desk with a model of its own."""
 
 
-for command in (up, api, engine, ask, kb, keys, models, db, doctor, evaluate):
+for command in (up, api, engine, vllm, ask, kb, keys, models, db, doctor, evaluate, bench):
     cli.add_command(command)
 
 

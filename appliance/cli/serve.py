@@ -1,10 +1,22 @@
-"""The processes: ``up`` for a trial on one machine, ``api`` and ``engine`` for units."""
+"""The processes: ``up`` for a trial on one machine; ``api``, ``engine``, ``vllm`` for units."""
 
 from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from appliance.cli.output import prepare, run
+
+if TYPE_CHECKING:
+    from appliance.settings import Settings
+
+chosen_option = click.option(
+    "--chosen",
+    is_flag=True,
+    help="Start nothing: exit status 0 if the settings choose this backend, else 1.",
+)
 
 
 @click.command()
@@ -21,9 +33,12 @@ def api() -> None:
 
 
 @click.command()
-def engine() -> None:
+@chosen_option
+def engine(chosen: bool) -> None:
     """Serve the language model on a Unix socket; restart and switch it."""
     settings = prepare("engine")
+    if chosen:
+        _tell(settings, "llamacpp")
     from appliance.operations.engine_keeper import EngineKeeper
     from appliance.settings import ensure_folders
 
@@ -32,8 +47,29 @@ def engine() -> None:
 
 
 @click.command()
+@chosen_option
+@click.option("--print", "only_print", is_flag=True, help="Print the command line instead.")
+def vllm(chosen: bool, only_print: bool) -> None:
+    """Serve the language model with vLLM on this machine, on GPUs."""
+    settings = prepare("vllm")
+    from appliance.operations.vllm import launch, start
+
+    if chosen:
+        _tell(settings, "vllm")
+    if only_print:
+        click.echo(str(launch(settings)))
+        return
+    start(settings)
+
+
+def _tell(settings: Settings, backend: str) -> None:
+    """For units, which are all enabled: the setting alone decides which of them runs."""
+    sys.exit(settings.backend != backend)
+
+
+@click.command()
 def up() -> None:
-    """Run API and engine in the foreground until Ctrl-C."""
+    """Run API and the model's server in the foreground until Ctrl-C."""
     settings = prepare("up")
     from appliance.operations.foreground import Foreground
 

@@ -46,3 +46,7 @@ class Answer:
     tokens: TokenUsage = field(default_factory=TokenUsage)
     cut: tuple[str, ...] = ()
     """Sentences of the draft that no passage supported, never shown to the customer."""
+    remote: bool = False
+    """Whether words of it were written on another machine, by ``model``."""
+    failures: tuple[str, ...] = ()
+    """Codes of errors that the answer had to do without something for."""

@@ -145,8 +145,15 @@ HANDOFF_ARTICLES: Final = 2
 customer."""
 
 # --- answering ------------------------------------------------------------------------------------
-ANSWER_MAX_TOKENS: Final = 160
+ANSWER_MAX_TOKENS: Final = 200
 """Longest draft, in tokens."""
+AnswerMode = Literal["drafted", "quoted", "curated"]
+"""How answers are made from passages: written by the model and judged, or sentences that the model
+chose, or the best article as it is."""
+QUOTABLE_SENTENCES: Final = 12
+"""Most sentences a model may choose from: every one costs prompt tokens."""
+QUOTED_SENTENCES: Final = 4
+"""Most sentences it may choose."""
 MODEL_DEADLINE_SECONDS: Final = 60.0
 """After this long the articles finish an answer, whatever the model's own limit allows."""
 QUERY_DEADLINE_SECONDS: Final = 90.0

@@ -8,7 +8,9 @@ engine goes there, where a kept connection would hold on to the old one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import math
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,14 +20,17 @@ import msgspec
 
 from appliance.errors import ModelRejected, ModelUnavailable
 from appliance.llm import openai_wire as wire
-from appliance.llm.interface import ChatMessage, Chunk, Completion, ModelHealth
+from appliance.llm.capabilities import ENGINE, Dialect
+from appliance.llm.interface import ChatMessage, Chunk, Completion, ModelHealth, Structured
 from appliance.logs import get_logger
 
 log = get_logger()
 
 CONNECT_SECONDS: Final = 2.0
 HEALTH_SECONDS: Final = 2.0
-_TRY_LATER: Final = (408, 425, 429)
+REASONING_TOKENS: Final = 1_024
+_TRY_LATER: Final = (408, 425, 429, 498)
+"""Statuses below 500 that pass by themselves; 498 is Groq's word for being full."""
 
 
 class OpenAIChatModel:
@@ -36,6 +41,10 @@ class OpenAIChatModel:
         switched.
     :param model: the name to ask for; None leaves it to a server that serves one model.
     :param timeout: the longest one call may take, in seconds, from connecting to the last token.
+    :param capabilities: what the server can do and how it wants to be asked.
+    :param headers: read anew for every completion: more headers to send, such as a key.
+    :param heard: told the status and headers of whatever answers a completion.
+    :param reasoning: how hard a model that thinks first may think, in the server's words.
     """
 
     def __init__(
@@ -45,7 +54,15 @@ class OpenAIChatModel:
         socket: Path | None = None,
         model: str | None = None,
         timeout: float = 30.0,
+        capabilities: Dialect = ENGINE,
+        headers: Callable[[], Mapping[str, str]] = dict,
+        heard: Callable[[int, Mapping[str, str]], None] | None = None,
+        reasoning: str | None = None,
     ) -> None:
+        self.capabilities = capabilities
+        self._headers = headers
+        self._heard = heard
+        self._reasoning = reasoning
         self._model = model
         self._timeout = timeout
         transport = httpx.AsyncHTTPTransport(
@@ -67,10 +84,10 @@ class OpenAIChatModel:
     ) -> AsyncGenerator[Chunk, None]:
         """Yield the completion piece by piece; closing the generator closes the connection."""
         body = self._body(messages, max_tokens, stop)
-        body |= {
-            "stream": True,
-            "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        }
+        options = {"include_usage": True}
+        if self.capabilities.running_counts:
+            options["continuous_usage_stats"] = True
+        body |= {"stream": True, "stream_options": options}
         # One deadline for all steps instead of a timeout around them: between two steps the
         # caller's own code runs, and a timeout there would be raised in the wrong place.
         deadline = asyncio.get_running_loop().time() + self._timeout
@@ -86,9 +103,9 @@ class OpenAIChatModel:
                         data = await anext(events, None)
                     if data is None:
                         break
-                    chunk = wire.chunk(data)
+                    chunk = wire.chunk(data, remote=self.capabilities.remote)
                     finished = finished or chunk.finish_reason is not None
-                    if chunk != Chunk():
+                    if chunk.text or chunk.finish_reason or chunk.usage:
                         yield chunk
         finally:
             await response.aclose()
@@ -96,13 +113,28 @@ class OpenAIChatModel:
             raise ModelUnavailable("The model's answer broke off.")
 
     async def complete(
-        self, messages: Sequence[ChatMessage], *, max_tokens: int, stop: Sequence[str] = ()
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        max_tokens: int,
+        stop: Sequence[str] = (),
+        structured: Structured | None = None,
     ) -> Completion:
-        """Return the completion in one piece; cancelling the call closes the connection."""
+        """Return the completion in one piece; cancelling the call closes the connection.
+
+        :raises ModelRejected: also for a constraint the server does not know, before it is asked.
+        """
+        body = self._body(messages, max_tokens, stop)
+        if structured is not None:
+            body |= self.capabilities.fields(structured)
         async with _within(asyncio.get_running_loop().time() + self._timeout):
-            response = await self._send(self._body(messages, max_tokens, stop))
+            response = await self._send(body)
             await _check(response)
-        return wire.completion(response.content)
+        return wire.completion(
+            response.content,
+            remote=self.capabilities.remote,
+            choices=(structured and structured.choice) or (),
+        )
 
     async def health(self) -> ModelHealth:
         """Never raises: a backend that does not answer is ``down``."""
@@ -125,9 +157,13 @@ class OpenAIChatModel:
                 {"role": message.role, "content": _sendable(message.content)}
                 for message in messages
             ],
-            "max_tokens": max_tokens,
+            self.capabilities.limit: max_tokens,
             "temperature": 0,
         }
+        if self._reasoning is not None:
+            # Thoughts count as tokens too: within the words' own limit there would be no words.
+            body[self.capabilities.limit] += REASONING_TOKENS
+            body |= {"reasoning_effort": self._reasoning, "include_reasoning": False}
         if stop:
             body["stop"] = list(stop)
         if self._model is not None:
@@ -139,9 +175,12 @@ class OpenAIChatModel:
             "POST",
             "/v1/chat/completions",
             content=msgspec.json.encode(body),
-            headers={"content-type": "application/json"},
+            headers={**self._headers(), "content-type": "application/json"},
         )
-        return await self._client.send(request, stream=stream)
+        response = await self._client.send(request, stream=stream)
+        if self._heard is not None:
+            self._heard(response.status_code, response.headers)
+        return response
 
 
 @asynccontextmanager
@@ -163,9 +202,14 @@ async def _check(response: httpx.Response) -> None:
     about = f" ({fault})" if str(fault) else ""
     detail = f"The model answered {response.status_code}{about}."
     if response.status_code in _TRY_LATER or response.is_server_error:
-        after = response.headers.get("retry-after", "")
-        raise ModelUnavailable(detail, retry_after=int(after) if after.isdecimal() else None)
+        raise ModelUnavailable(detail, retry_after=_seconds(response.headers.get("retry-after")))
     raise ModelRejected(detail)
+
+
+def _seconds(after: str | None) -> int | None:
+    """Whole seconds of ``Retry-After``, where it is a number; some servers send fractions."""
+    found = re.fullmatch(r"\d{1,9}(?:\.\d{1,9})?", after or "")
+    return math.ceil(float(found.group())) if found else None
 
 
 def _named(error: Exception) -> str:

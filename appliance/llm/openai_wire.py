@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
+import math
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -12,6 +13,8 @@ from appliance.errors import ModelUnavailable
 from appliance.llm.interface import Chunk, Completion, ModelHealth
 
 _LONGEST_LINE: Final = 1 << 20
+_UNDECIDED: Final = 0.01
+"""How much of the probability may lie on first tokens that several choices begin with."""
 
 
 class Fault(msgspec.Struct):
@@ -40,18 +43,42 @@ class _Text(msgspec.Struct):
     content: str | None = None
 
 
+class _Alternative(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class _Token(msgspec.Struct):
+    top_logprobs: list[_Alternative] = []
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_Token] | None = None
+
+
 class _Choice(msgspec.Struct):
-    """Of a whole completion ``message``, of a piece ``delta``."""
+    """Of a completion ``message``, of a piece ``delta``; ``choice_scores`` is our engine's."""
 
     message: _Text | None = None
     delta: _Text | None = None
     finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+    choice_scores: dict[str, float] | None = None
+
+
+class _Groq(msgspec.Struct):
+    """What Groq adds to the pieces of a stream."""
+
+    usage: _Usage | None = None
+    error: str | None = None
 
 
 class _Reply(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     error: Fault | None = None
+    model: str | None = None
+    x_groq: _Groq | None = None
 
 
 class _Health(msgspec.Struct):
@@ -84,8 +111,8 @@ async def events(blocks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
             yield data
 
 
-def chunk(data: bytes) -> Chunk:
-    """One event of a stream; empty when it says nothing of interest.
+def chunk(data: bytes, *, remote: bool = False) -> Chunk:
+    """One event of a stream; without text, reason and usage when it says nothing of interest.
 
     :raises ModelUnavailable: not JSON, or the server's word that it cannot go on.
     """
@@ -93,15 +120,20 @@ def chunk(data: bytes) -> Chunk:
     if reply.error is not None:
         raise ModelUnavailable(f"The model's answer broke off ({reply.error}).")
     usage = _usage(reply.usage)
+    if reply.x_groq is not None:
+        if reply.x_groq.error:
+            raise ModelUnavailable("The model's answer broke off.")
+        usage = usage or _usage(reply.x_groq.usage)
     if not reply.choices:
-        return Chunk(usage=usage)
+        return Chunk(usage=usage, model=reply.model, remote=remote)
     choice = reply.choices[0]
     text = (choice.delta.content if choice.delta else None) or ""
-    return Chunk(text, _reason(choice.finish_reason) if choice.finish_reason else None, usage)
+    reason = _reason(choice.finish_reason) if choice.finish_reason else None
+    return Chunk(text, reason, usage, reply.model, remote)
 
 
-def completion(data: bytes) -> Completion:
-    """A whole completion.
+def completion(data: bytes, *, remote: bool = False, choices: Sequence[str] = ()) -> Completion:
+    """A whole completion, with the scores of ``choices`` where the server tells enough.
 
     :raises ModelUnavailable: not one.
     """
@@ -109,8 +141,14 @@ def completion(data: bytes) -> Completion:
     if not reply.choices or reply.choices[0].message is None:
         raise ModelUnavailable("The model's answer has no text.")
     choice = reply.choices[0]
-    text = (choice.message.content if choice.message else None) or ""
-    return Completion(text, _reason(choice.finish_reason), _usage(reply.usage) or TokenUsage())
+    return Completion(
+        text=(choice.message.content if choice.message else None) or "",
+        finish_reason=_reason(choice.finish_reason),
+        usage=_usage(reply.usage) or TokenUsage(),
+        choice_scores=_scores(choice, choices) if choices else None,
+        model=reply.model,
+        remote=remote,
+    )
 
 
 def fault(data: bytes) -> Fault:
@@ -150,3 +188,37 @@ def _usage(said: _Usage | None) -> TokenUsage | None:
     details = said.prompt_tokens_details
     cached = (details.cached_tokens if details else None) or 0
     return TokenUsage(said.prompt_tokens, cached, said.completion_tokens)
+
+
+def _scores(reply: _Choice, choices: Sequence[str]) -> dict[str, float] | None:
+    """The log probability of each choice among them, or None where it cannot be told."""
+    if reply.choice_scores is not None:
+        told = reply.choice_scores
+        return _normalised(told) if told.keys() == set(choices) else None
+    tokens = reply.logprobs.content if reply.logprobs else None
+    if not tokens:
+        return None
+    # A first token decides for the one choice that begins with it; what lies on a token that
+    # several begin with, like the "Ne" of Negative and Neutral, would need the second token.
+    chances = dict.fromkeys(choices, 0.0)
+    undecided = 0.0
+    for alternative in tokens[0].top_logprobs:
+        start = alternative.token.lstrip()
+        fitting = [choice for choice in choices if start and choice.startswith(start)]
+        if len(fitting) == 1:
+            chances[fitting[0]] += math.exp(alternative.logprob)
+        elif fitting:
+            undecided += math.exp(alternative.logprob)
+    total = sum(chances.values())
+    if not all(chances.values()) or undecided > _UNDECIDED * (total + undecided):
+        return None
+    return {choice: math.log(chance / total) for choice, chance in chances.items()}
+
+
+def _normalised(scores: dict[str, float]) -> dict[str, float] | None:
+    """The same with exponentials that add up to 1 exactly."""
+    if not all(math.isfinite(score) for score in scores.values()):
+        return None
+    highest = max(scores.values())
+    total = highest + math.log(sum(math.exp(score - highest) for score in scores.values()))
+    return {choice: score - total for choice, score in scores.items()}

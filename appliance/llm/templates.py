@@ -4,12 +4,17 @@ Weights carry templates as Jinja programs; those are never run (CVE-2024-34359).
 yields segments: a control marker is tokenized as the one special token it is, everything else as
 plain text. So a customer who types ``<|im_end|>`` types seven ordinary tokens and ends nobody's
 turn.
+
+A server that renders and tokenizes by itself, as vLLM does, cannot be trusted with that. It gets
+the same template as a Jinja file of ours, and only text in which markers were broken before.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from appliance.errors import NotFound
@@ -25,11 +30,26 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """``markers`` are the control tokens weights must have for the template to mean anything."""
+    """``markers`` are the control tokens weights must have for the template to mean anything.
+
+    ``others`` are what else the family's tokenizers take for one special token, besides all that
+    begins with ``<|``.
+    """
 
     id: str
     markers: tuple[str, ...]
     _render: Callable[[Sequence[ChatMessage]], list[Segment]]
+    others: tuple[str, ...] = ()
+
+    @property
+    def end(self) -> str:
+        """The marker that closes a message, and with it an answer."""
+        return self.markers[-1]
+
+    @property
+    def jinja(self) -> Path:
+        """A file with the same template, for servers that want it so."""
+        return Path(__file__).parent / "jinja" / f"{self.id}.jinja"
 
     def render(self, messages: Sequence[ChatMessage]) -> list[Segment]:
         """The prompt up to where the model begins to answer. Nothing is added that was not given.
@@ -84,10 +104,27 @@ def _llama3_header(role: str, content: str) -> list[Segment]:
     ]
 
 
+_SMOLLM2_OTHERS = (
+    "<repo_name>",
+    "<reponame>",
+    "<file_sep>",
+    "<filename>",
+    "<gh_stars>",
+    "<issue_start>",
+    "<issue_comment>",
+    "<issue_closed>",
+    "<jupyter_start>",
+    "<jupyter_text>",
+    "<jupyter_code>",
+    "<jupyter_output>",
+    "<jupyter_script>",
+    "<empty_output>",
+)
+
 TEMPLATES: Final[dict[str, Template]] = {
     template.id: template
     for template in (
-        Template("chatml-smollm2", ("<|im_start|>", "<|im_end|>"), _smollm2),
+        Template("chatml-smollm2", ("<|im_start|>", "<|im_end|>"), _smollm2, _SMOLLM2_OTHERS),
         Template(
             "llama-3",
             ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
@@ -109,3 +146,13 @@ def template(template_id: str) -> Template:
             f"No chat template is called {template_id!r}.",
             hint=f"Known templates: {', '.join(TEMPLATES)}.",
         ) from None
+
+
+def neutralised(text: str, template: Template) -> str:
+    """The text with every special token in it broken: ``<|im_end|>`` becomes ``< |im_end|>``.
+
+    A change one can see, because an invisible one would have to be a character that tokenizers and
+    readers disagree about. Doing it twice changes nothing more.
+    """
+    begun = "|".join([r"\|", *(re.escape(other[1:]) for other in template.others)])
+    return re.sub(f"<(?={begun})", "< ", text)

@@ -10,7 +10,10 @@ from typing import Literal
 from appliance import __version__
 from appliance.errors import ApplianceError
 from appliance.knowledge.embedding import packaged_model
-from appliance.llm import weights
+from appliance.knowledge.onnx_graph import GraphStore
+from appliance.llm import remote_access, weights
+from appliance.llm.remote import RESULT, RemoteRejected
+from appliance.operations import vllm
 from appliance.operations.client import RunningAppliance
 from appliance.operations.engine_keeper import health
 from appliance.settings import Settings, config_file, ensure_folders, unknown_variables
@@ -41,6 +44,7 @@ async def examine(settings: Settings) -> list[Finding]:
         _embeddings(settings),
         _model(settings),
         _engine(settings),
+        await _remote(settings),
         await _api(settings),
     ]
 
@@ -103,29 +107,46 @@ async def _database(settings: Settings) -> Finding:
 def _embeddings(settings: Settings) -> Finding:
     try:
         folder = settings.embeddings_dir or packaged_model()
+        graphs = GraphStore(folder, settings.data_dir / "embeddings")
     except ApplianceError as error:
         return Finding("embeddings", "bad", error.detail, error.hint)
-    if not list(folder.glob("*.safetensors")):
+    except OSError as error:
         return Finding(
-            "embeddings", "bad", f"no model in {folder}", "Set APPLIANCE_EMBEDDINGS_DIR."
+            "embeddings", "bad", f"{error.filename}: {error.strerror}", "Check the file."
         )
-    return Finding("embeddings", "ok", str(folder))
+    refused = graphs.note().get("refused")
+    if refused is not None:
+        return Finding(
+            "embeddings",
+            "warn",
+            f"{folder}, without an ONNX graph: {refused}",
+            "Vectors come from torch: as good, but slower to start and to encode.",
+        )
+    graph = "ONNX graph ready" if graphs.is_whole() else "the next start makes its ONNX graph"
+    return Finding("embeddings", "ok", f"{folder}, {graph}")
 
 
 def _model(settings: Settings) -> Finding:
     try:
         entry = weights.active(settings)
-        weights.locate(settings, entry)
+        if settings.backend == "vllm":
+            vllm.launch(settings)
+        else:
+            weights.locate(settings, entry)
     except ApplianceError as error:
         return Finding("model", "bad", error.detail, error.hint)
     return Finding("model", "ok", f"{entry.name} ({entry.title})")
 
 
 def _engine(settings: Settings) -> Finding:
-    seen = health(settings.engine_socket)
+    foreign = settings.backend == "vllm"
+    seen = vllm.health(settings) if foreign else health(settings.engine_socket)
     status = seen.get("status")
     if status == "ok":
-        return Finding("engine", "ok", f"serves {seen.get('model')}, sha256 {seen.get('sha256')}")
+        served = f"serves {seen.get('model')}"
+        if foreign:
+            return Finding("engine", "ok", f"vLLM at {settings.vllm_url} {served}")
+        return Finding("engine", "ok", f"{served}, sha256 {seen.get('sha256')}")
     if status is None:
         return Finding(
             "engine",
@@ -137,6 +158,32 @@ def _engine(settings: Settings) -> Finding:
     return Finding(
         "engine", state, f"{status}: {seen.get('detail') or ''}", "See the engine's log."
     )
+
+
+async def _remote(settings: Settings) -> Finding:
+    if not settings.remote_enabled:
+        return Finding("remote", "ok", "off: no customer's word leaves this machine")
+    try:
+        host = remote_access.admitted(settings).host
+    except ApplianceError as error:
+        return Finding("remote", "bad", error.detail, error.hint)
+    detail = f"on: redacted messages go to {host}, model {settings.remote_model}"
+    try:
+        database = Database(settings.resolved_database_url)
+        try:
+            latest = await database.read(lambda records: records.audit.list(1, action=RESULT))
+        finally:
+            await database.aclose()
+    except ApplianceError:
+        return Finding("remote", "ok", detail)  # the database is a finding of its own
+    if latest and latest[0].details.get("outcome") == "rejected":
+        return Finding(
+            "remote",
+            "warn",
+            f"{detail}; the last call was refused: {latest[0].details.get('reason')}",
+            RemoteRejected.default_hint,
+        )
+    return Finding("remote", "ok", detail)
 
 
 async def _api(settings: Settings) -> Finding:

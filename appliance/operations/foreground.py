@@ -18,12 +18,13 @@ START_TRIES = 3
 
 
 class Foreground:
-    """Starts api and engine, keeps them, ends them together."""
+    """Starts api and the model's server, keeps them, ends them together."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._api = Child("api", appliance_command("api"))
-        self._engine = Child("engine", appliance_command("engine"))
+        server = "vllm" if settings.backend == "vllm" else "engine"
+        self._engine = Child(server, appliance_command(server))
 
     def run(self) -> None:
         """Run until SIGINT or SIGTERM.

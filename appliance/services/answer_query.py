@@ -48,8 +48,9 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """How an answer came about. ``stages`` are seconds; ``failures`` names agents that fell
-    back."""
+    """How an answer came about. ``stages`` are seconds; ``failures`` names agents that fell back
+    and errors that were worked around; ``remote`` says that words of it were written on another
+    machine, by ``model``."""
 
     outcome: Outcome
     mode: Mode
@@ -65,6 +66,7 @@ class Metadata:
     category_confidence: float = 0.0
     sentiment_confidence: float = 0.0
     failures: tuple[str, ...] = ()
+    remote: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,21 +184,23 @@ class AnswerQuery:
 
     def _metadata(self, state: QueryState, seconds: float) -> Metadata:
         answer = state["answer"]
+        asked = answer.mode == "drafted" or answer.tokens.prompt > 0
         return Metadata(
             outcome=answer.outcome,
             mode=answer.mode,
-            flags=answer.flags,
+            flags=(*answer.flags, "remote") if answer.remote else answer.flags,
             processing_time=round(seconds, 4),
             escalated=answer.outcome == "handoff",
             escalation_reason=state.get("escalation_reason"),
             kb_results=[passage.as_result() for passage in state.get("passages", ())],
             citations=answer.citations,
-            model=self._model_name() if answer.mode == "drafted" or answer.tokens.prompt else None,
+            model=answer.model or (self._model_name() if asked else None),
             stages=state["stages"],
             tokens=answer.tokens,
             category_confidence=state.get("category_confidence", 0.0),
             sentiment_confidence=state.get("sentiment_confidence", 0.0),
-            failures=state["failures"],
+            failures=state["failures"] + answer.failures,
+            remote=answer.remote,
         )
 
 

@@ -60,6 +60,8 @@ class ShownMessage:
     citations: list[dict[str, Any]]
     kb_results: list[dict[str, Any]]
     rating: Rating | None
+    remote: bool = False
+    """Whether words of it were written on another machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,7 @@ def _shown(message: Message, feedback: Feedback | None, now: datetime) -> ShownM
         citations=list(message.details.get("citations", ())),
         kb_results=list(message.details.get("kb_results", ())),
         rating=feedback.rating if feedback else None,
+        remote=bool(message.details.get("remote")),
     )
 
 

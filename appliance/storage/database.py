@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from appliance.errors import StorageUnavailable
 from appliance.logs import get_logger
 from appliance.storage import migrate
+from appliance.storage.audit import AuditRepository
 from appliance.storage.conversations import ConversationRepository
 from appliance.storage.engines import PATIENCE, Access, open_engine, parse_url, sqlite_file
 from appliance.storage.events import EventRepository
@@ -53,6 +54,7 @@ class Records:
         self.events = EventRepository(connection)
         self.knowledge = KnowledgeRepository(connection)
         self.keys = KeyRepository(connection)
+        self.audit = AuditRepository(connection)
         self.stats = StatsRepository(connection)
 
 

@@ -130,6 +130,18 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One thing that was done: by whom, what, to what. ``action`` reads like ``remote.call``."""
+
+    id: str
+    created_at: datetime
+    actor: str
+    action: str
+    target: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class KnowledgeChange:
     """What saving articles did, in numbers of articles, and the version that is now in force.
 

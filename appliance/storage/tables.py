@@ -246,6 +246,22 @@ api_keys = Table(
     sqlite_strict=True,
 )
 
+# Append-only: the migration's triggers refuse updates and deletes.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    _key(),
+    _time("created_at"),
+    _text("actor"),
+    _text("action"),
+    _text("target"),
+    Column("details", Json, nullable=False),
+    *_at_most(id=ID_CHARS, actor=ID_CHARS + WORD_CHARS, action=WORD_CHARS, target=LINE_CHARS),
+    Index(None, "created_at", "id"),
+    Index(None, "action", "created_at", "id"),
+    sqlite_strict=True,
+)
+
 webhooks = Table(
     "webhooks",
     metadata,

@@ -18,6 +18,9 @@ UNITS = sorted((ROOT / "systemd").glob("*.service"))
 OURS = [unit for unit in UNITS if "/bin/appliance " in unit.read_text(encoding="utf-8")]
 """Units that start the appliance's own command; others bring programs of other people."""
 
+VLLM = ROOT / "systemd" / "appliance-vllm.service"
+"""Starts a command of ours that becomes a program of other people."""
+
 PREFIX = Path("/opt/appliance/current")
 
 
@@ -41,7 +44,7 @@ def staged(folder: Path) -> dict[str, Path]:
     units.mkdir()
     for unit in UNITS:
         text = unit.read_text(encoding="utf-8")
-        for program in re.findall(r"^Exec\w+=[-@:+!]*(\S+)", text, re.MULTILINE):
+        for program in set(re.findall(r"^Exec\w+=[-@:+!]*(\S+)", text, re.MULTILINE)):
             there = folder / Path(program).relative_to("/")
             there.parent.mkdir(parents=True, exist_ok=True)
             there.write_text("#!/bin/sh\n")
@@ -96,7 +99,8 @@ def test_systemd_would_say_it(
 
 @pytest.mark.parametrize("unit", OURS, ids=lambda unit: unit.name)
 def test_units_start_commands_that_exist(unit: Path) -> None:
-    for line in settings_of(unit)["ExecStart"]:
+    found = settings_of(unit)
+    for line in (*found["ExecStart"], *found.get("ExecCondition", ())):
         program, *words = shlex.split(line)
         assert Path(program) == PREFIX / ".venv" / "bin" / "appliance"
         with cli.make_context("appliance", list(words), resilient_parsing=True) as context:
@@ -118,7 +122,7 @@ def test_units_run_as_a_user_who_may_do_little(unit: Path) -> None:
     assert found["RuntimeDirectory"] == ["appliance"]
 
 
-@pytest.mark.parametrize("unit", OURS, ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [u for u in OURS if u != VLLM], ids=lambda unit: unit.name)
 def test_units_are_watched(unit: Path) -> None:
     """That they speak sd_notify is shown in tests/e2e/test_desk.py."""
     found = settings_of(unit)
@@ -139,3 +143,34 @@ def test_the_desk_starts_without_its_engine() -> None:
     assert "BindsTo" not in found
     assert "appliance-engine.service" in " ".join(found["After"])
     assert "appliance-engine.service" in " ".join(found["Wants"])
+
+
+def test_vllm_reaches_this_machine_and_its_gpus_only() -> None:
+    found = settings_of(VLLM)
+    assert (found["IPAddressDeny"], found["IPAddressAllow"]) == (["any"], ["localhost"])
+    assert "AF_INET" in found["RestrictAddressFamilies"][0].split()
+    assert "AF_PACKET" not in found["RestrictAddressFamilies"][0].split()
+    # Either of them would take the GPUs away or the fence around them.
+    assert "PrivateDevices" not in found
+    assert found["DevicePolicy"] == ["closed"]
+    assert "char-nvidia* rw" in found["DeviceAllow"]
+    assert not any(re.search(r"/dev/|\*$|char-\*", allowed) for allowed in found["DeviceAllow"])
+
+
+def test_vllm_runs_only_where_it_was_chosen() -> None:
+    found = settings_of(VLLM)
+    assert found["ExecCondition"] == [f"{found['ExecStart'][0]} --chosen"]
+    # It cannot say that it is ready, so nothing may wait for that.
+    assert found["Type"] == ["exec"]
+    assert found["Restart"] == ["always"]
+    assert "WatchdogSec" not in found
+
+
+def test_vllm_is_fenced_in_by_systemds_own_measure() -> None:
+    """Its scale ends at 10; as programs of other people come, the database has 9.6."""
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=30", VLLM],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout

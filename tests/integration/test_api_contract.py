@@ -75,7 +75,7 @@ METADATA = {
 }
 # What the product adds to the contract; a new field has to be written here by somebody.
 ANSWER_ADDED = {"message_id"}
-METADATA_ADDED = {"category_confidence", "sentiment_confidence", "failures"}
+METADATA_ADDED = {"category_confidence", "sentiment_confidence", "failures", "remote"}
 
 PASSAGE = {"id", "title", "content", "category", "score"}
 CONVERSATION = {
@@ -105,6 +105,7 @@ MESSAGE = {
     "citations",
     "kb_results",
     "rating",
+    "remote",
 }
 
 Headers = dict[str, str]

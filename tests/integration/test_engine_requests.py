@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -141,6 +142,39 @@ def test_without_a_limit_the_context_is_the_limit(engine: EngineProcess) -> None
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown_parameter"),
         ({"guided_choice": ["a"]}, "guided_choice", "unknown_parameter"),
+        ({"structured_outputs": {}}, "structured_outputs", "invalid_value"),
+        (
+            {"structured_outputs": {"choice": ["a"], "regex": "a"}},
+            "structured_outputs",
+            "invalid_value",
+        ),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs.choice", "invalid_value"),
+        (
+            {"structured_outputs": {"choice": ["a", "a"]}},
+            "structured_outputs.choice",
+            "invalid_value",
+        ),
+        (
+            {"structured_outputs": {"choice": ["a", ""]}},
+            "structured_outputs.choice[1]",
+            "invalid_value",
+        ),
+        ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex", "invalid_value"),
+        (
+            {"structured_outputs": {"json": {"type": "nope"}}},
+            "structured_outputs.json",
+            "invalid_value",
+        ),
+        (
+            {"structured_outputs": {"grammar": "root ::= nobody"}},
+            "structured_outputs.grammar",
+            "invalid_value",
+        ),
+        (
+            {"structured_outputs": {"structural_tag": "x"}},
+            "structured_outputs.structural_tag",
+            "unknown_parameter",
+        ),
         ({"n": 2}, "n", "unknown_parameter"),
         ({"tools": []}, "tools", "unknown_parameter"),
     ],
@@ -218,3 +252,46 @@ def test_the_log_has_counts_and_no_words(engine: EngineProcess) -> None:
     assert line["generated"] == 4
     assert line["process"] == "engine"
     assert "4711" not in engine.log.read_text()
+
+
+def test_a_choice_is_answered_with_its_scores_and_costs_one_reading(engine: EngineProcess) -> None:
+    labels = ["Technical", "Billing", "Account", "General"]
+    answer = engine.complete(
+        "Which of Technical, Billing, Account, General is this: my card was charged twice?",
+        structured_outputs={"choice": labels},
+    )
+    (choice,) = answer.json()["choices"]
+    assert choice["message"]["content"] in labels
+    assert choice["finish_reason"] == "stop"
+    assert set(choice["choice_scores"]) == set(labels)
+    assert all(score <= 0 for score in choice["choice_scores"].values())
+
+
+def test_numbers_are_chosen_within_a_handful_of_tokens(engine: EngineProcess) -> None:
+    pattern = "(1|2|3|4)(, (1|2|3|4)){0,1}"
+    answer = engine.complete(
+        "Name two of the numbers 1 to 4.", max_tokens=8, structured_outputs={"regex": pattern}
+    )
+    body = answer.json()
+    assert re.fullmatch(pattern, body["choices"][0]["message"]["content"])
+    assert body["usage"]["completion_tokens"] <= 8
+
+
+def test_a_stream_may_be_held_to_a_schema(engine: EngineProcess) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"label": {"enum": ["yes", "no"]}},
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+    answer = engine.complete(
+        "Is Paris in France?", max_tokens=24, stream=True, structured_outputs={"json": schema}
+    )
+    pieces = [chunk["choices"][0]["delta"].get("content", "") for chunk in events(answer)]
+    assert json.loads("".join(pieces))["label"] in ("yes", "no")
+
+
+def test_health_tells_how_much_is_under_way(engine: EngineProcess) -> None:
+    health = engine.health()
+    assert (health["running"], health["waiting"]) == (0, 0)
+    assert health["pid"] == engine.process.pid

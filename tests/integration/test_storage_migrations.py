@@ -55,6 +55,7 @@ def populate(records: Records) -> None:
     records.events.add("asked", conversation_id=conversation.id, user_id="ada")
     records.knowledge.save([ARTICLE], replace=True)
     records.keys.add("desk", "agent", None, "hash")
+    records.audit.add("key:1", "model.use", "smollm2-135m", {"from": None})
 
 
 def content(url: str) -> dict[str, list[Any]]:
@@ -110,7 +111,7 @@ def test_forward_back_and_forward_on_a_populated_database(empty_database_url: st
     assert migrate.current(url) == migrate.head()
     run(url, populate)
     before = content(url)
-    assert sum(len(rows) for rows in before.values()) == 9
+    assert sum(len(rows) for rows in before.values()) == 10
 
     migrate.upgrade(url)
     assert content(url) == before

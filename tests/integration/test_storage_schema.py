@@ -208,6 +208,49 @@ def test_deleting_a_conversation_takes_along_what_belongs_to_it(engine: Engine) 
         }
 
 
+AUDIT_CHANGES = (
+    "UPDATE audit_log SET actor = 'nobody'",
+    "UPDATE audit_log SET details = '{}' WHERE action = 'remote.call'",
+    "DELETE FROM audit_log",
+    "DELETE FROM audit_log WHERE target = 'api.example'",
+    "INSERT INTO audit_log SELECT * FROM audit_log WHERE TRUE"
+    " ON CONFLICT (id) DO UPDATE SET actor = 'nobody'",
+)
+AUDIT_CHANGES_IN = {
+    "sqlite": ("INSERT OR REPLACE INTO audit_log SELECT * FROM audit_log",),
+    "postgresql": ("TRUNCATE audit_log", "TRUNCATE audit_log CASCADE"),
+}
+
+
+def test_the_audit_log_is_never_changed(engine: Engine) -> None:
+    with engine.begin() as connection:
+        written = Records(connection).audit.add(
+            "appliance", "remote.call", "api.example", {"prompt_chars": 5}
+        )
+    for statement in AUDIT_CHANGES + AUDIT_CHANGES_IN[engine.dialect.name]:
+        with pytest.raises(IntegrityError, match="never changed"), engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+    with engine.begin() as connection:
+        assert list(Records(connection).audit.list(10)) == [written]
+
+
+@pytest.mark.anyio
+async def test_the_audit_log_is_read_newest_first(database: Database) -> None:
+    for number, action in enumerate(("remote.call", "remote.result", "remote.call")):
+        await database.write(
+            partial(
+                lambda records, n, done: records.audit.add("appliance", done, "far", {"n": n}),
+                n=number,
+                done=action,
+            )
+        )
+    everything = await database.read(lambda records: records.audit.list(10))
+    assert [entry.details["n"] for entry in everything] == [2, 1, 0]
+    calls = await database.read(lambda records: records.audit.list(1, action="remote.call"))
+    assert [entry.details for entry in calls] == [{"n": 2}]
+    assert calls[0].actor == "appliance"
+
+
 def test_deleting_a_webhook_takes_along_its_deliveries(engine: Engine) -> None:
     times = {"created_at": NOW, "updated_at": NOW}
     with engine.begin() as connection:

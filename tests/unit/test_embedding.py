@@ -19,6 +19,7 @@ from appliance.knowledge.embedding import (
     HashedEmbedder,
     SentenceTransformerEmbedder,
     Vectors,
+    weights_fingerprint,
 )
 from tests.builders import settle
 
@@ -188,3 +189,28 @@ def test_a_folder_without_weights_is_refused_with_a_hint(tmp_path: Path) -> None
         SentenceTransformerEmbedder(tmp_path)
     assert str(tmp_path) in error.value.detail
     assert "APPLIANCE_EMBEDDINGS_DIR" in error.value.hint
+
+
+# --- its name -------------------------------------------------------------------------------------
+
+
+def make_folder(folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("model.safetensors", "tokenizer.json", "vocab.txt", "config.json", "README.md"):
+        (folder / name).write_text(f"content of {name}")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "vocab.txt"])
+def test_the_fingerprint_changes_with_weights_and_tokenizer(tmp_path: Path, name: str) -> None:
+    folder = make_folder(tmp_path / "model")
+    before = weights_fingerprint(folder)
+    (folder / "README.md").write_text("other words")
+    assert weights_fingerprint(folder) == before
+    (folder / name).write_text("other content")
+    assert weights_fingerprint(folder) != before
+
+
+def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(tmp_path: Path) -> None:
+    first, second = make_folder(tmp_path / "here"), make_folder(tmp_path / "there")
+    assert weights_fingerprint(first) == weights_fingerprint(second)

@@ -39,6 +39,7 @@ class Server:
         self.socket = socket
         self.answer = answer
         self.bodies: list[dict[str, Any]] = []
+        self.heads: list[dict[str, str]] = []
         self.left = asyncio.Event()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,6 +50,8 @@ class Server:
             ]
             body = await reader.readexactly(int(length[0].split(b":")[1])) if length else b""
             self.bodies.append(json.loads(body or b"{}"))
+            fields = (line.partition(": ") for line in head.decode().split("\r\n")[1:])
+            self.heads.append({name.lower(): value for name, _, value in fields})
             if isinstance(self.answer, bytes):
                 writer.write(self.answer)
                 await writer.drain()
@@ -146,14 +149,14 @@ async def test_reads_what_other_servers_send(folder: Path) -> None:
         b"event: message\r\n",
         b'data:{"choices":[{"delta":{"role":"assistant","content":null}}],"x":1}\r\n\r\n',
         piece("a\u2028b\x85c"),
-        piece("d", finish="length", usage={**USAGE, "prompt_tokens_details": None}),
+        piece("d", finish="length", usage={**USAGE, "prompt_tokens_details": None}, model="m"),
         DONE,
         b"data: after the end\n\n",
     )
     async with serving(folder, answer) as (model, _):
         assert await collect(model) == [
             Chunk("a\u2028b\x85c"),
-            Chunk("d", "length", TokenUsage(9, 0, 3)),
+            Chunk("d", "length", TokenUsage(9, 0, 3), model="m"),
         ]
 
 
@@ -171,12 +174,13 @@ async def test_reads_a_whole_completion(folder: Path) -> None:
     body = json.dumps(
         {
             "choices": [{"message": {"content": "On its way."}, "finish_reason": "length"}],
+            "model": "llama-4",
             "usage": USAGE,
         }
     ).encode()
     async with serving(folder, http(200, body), model="llama") as (model, server):
         answer = await model.complete(ASK, max_tokens=8)
-        assert answer == Completion("On its way.", "length", TokenUsage(9, 0, 3))
+        assert answer == Completion("On its way.", "length", TokenUsage(9, 0, 3), model="llama-4")
         assert server.bodies[0]["model"] == "llama"
 
 
@@ -190,6 +194,8 @@ async def test_reads_a_whole_completion(folder: Path) -> None:
         (302, "location: http://example.com/", ModelRejected, None),
         (408, "", ModelUnavailable, None),
         (429, "retry-after: 7", ModelUnavailable, 7),
+        (429, "retry-after: 7.66", ModelUnavailable, 8),
+        (498, "retry-after: 0.2", ModelUnavailable, 1),
         (500, "", ModelUnavailable, None),
         (503, "retry-after: 2", ModelUnavailable, 2),
         (503, "retry-after: soon", ModelUnavailable, None),

@@ -5,46 +5,87 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest
 
 from appliance.errors import ModelError, NotReady, RateLimited, WeightsError
 from appliance.llm.engine.scheduler import Loaded, Scheduler, Ticket
-from appliance.llm.engine.work import CancelFlag, Delta, Event, Failed, Finished, Work
-from appliance.llm.interface import ChatMessage
+from appliance.llm.engine.speed import Speed
+from appliance.llm.engine.work import Delta, Ended, Event, Failed, Finished, Job, Work
+from appliance.llm.interface import ChatMessage, Structured
 
 pytestmark = pytest.mark.anyio
 
 
 class PacedGenerator:
-    """Says one letter per permission; prompts starting with 0 fail, with -1 break."""
+    """Says one letter per permission, to each in turn; prompts starting with 0 fail, with -1 break
+    the step, with -2 cannot begin."""
 
     context = 100
     file_type = "none"
+    streams = 1
 
     def __init__(self) -> None:
         self.pace = threading.Semaphore(0)
         self.prompts: list[tuple[int, ...]] = []
         self.threads: set[str] = set()
+        self.speed = Speed()
         self.closed = False
+        self.under_way: list[list[Any]] = []
 
     def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         return tuple(len(message.content) for message in messages)
 
-    def generate(self, work: Work, flag: CancelFlag) -> Iterator[Delta | Finished]:
-        self.prompts.append(work.prompt)
+    def constraint(self, asked: Structured) -> Any:
+        raise AssertionError
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.under_way)
+
+    def has_room(self, work: Work) -> bool:
+        return len(self.under_way) < self.streams
+
+    def begin(self, job: Job) -> None:
+        self.prompts.append(job.work.prompt)
+        if job.work.prompt[0] == -2:
+            raise ModelError("No memory.")
+        self.under_way.append([job, 0])
+
+    def step(self, now: float) -> list[Ended]:
         self.threads.add(threading.current_thread().name)
-        if work.prompt[0] == 0:
-            raise ModelError("llama_decode answered -3 at position 7.")
-        if work.prompt[0] == -1:
-            raise RuntimeError("a defect")
-        for _ in range(work.max_tokens):
-            while not self.pace.acquire(timeout=0.01):
-                if flag.is_set():
-                    return
-            yield Delta("x")
-        yield Finished("length", len(work.prompt), 0, work.max_tokens)
+        ended = []
+        for entry in list(self.under_way):
+            job, said = entry
+            if job.work.prompt[0] == -1:
+                raise RuntimeError("a defect")
+            if job.work.prompt[0] == 0:
+                ended.append(self.end(entry, Failed("engine_error", "llama_decode answered -3.")))
+            elif job.flag.is_set():
+                self.under_way.remove(entry)
+                ended.append(Ended(job, None))
+            elif self.pace.acquire(timeout=0.01):
+                job.emit(Delta("x"))
+                self.speed.wrote(1, 0.5)
+                entry[1] += 1
+                if said + 1 == job.work.max_tokens:
+                    ended.append(
+                        self.end(entry, Finished("length", len(job.work.prompt), 0, said + 1))
+                    )
+        return ended
+
+    def end(self, entry: list[Any], event: Finished | Failed) -> Ended:
+        self.under_way.remove(entry)
+        return Ended(entry[0], event)
+
+    def unfinished(self) -> tuple[int, int]:
+        return 0, sum(job.work.max_tokens - said for job, said in self.under_way)
+
+    def give_up(self, why: Failed) -> list[Ended]:
+        return [self.end(entry, why) for entry in list(self.under_way)]
 
     def close(self) -> None:
         self.closed = True
@@ -157,9 +198,8 @@ async def test_a_ticket_nobody_holds_is_given_up(
 
 
 async def test_a_failure_costs_one_request(scheduler: Scheduler, generator: PacedGenerator) -> None:
-    failed = [scheduler.submit(Work((number,), 1)) for number in (0, -1)]
-    for ticket in failed:
-        (event,) = await rest(ticket)
+    for number in (0, -1, -2):
+        (event,) = await rest(scheduler.submit(Work((number,), 1)))
         assert isinstance(event, Failed)
         assert event.code == "engine_error"
     generator.pace.release(1)
@@ -221,3 +261,50 @@ async def test_a_model_that_cannot_be_loaded_is_told() -> None:
     with pytest.raises(NotReady, match="The file is gone"):
         scheduler.ready()
     assert scheduler.join(5)
+
+
+async def test_requests_join_and_leave_the_work_under_way(
+    scheduler: Scheduler, generator: PacedGenerator
+) -> None:
+    generator.streams = 2
+    long, short = scheduler.submit(Work((1,), 4)), scheduler.submit(Work((2,), 1))
+    late = scheduler.submit(Work((3,), 1))
+    await until(lambda: scheduler.under_way == (2, 1))
+    generator.pace.release(2)
+    assert await rest(short) == [Delta("x"), Finished("length", 1, 0, 1)]
+    await until(lambda: generator.prompts == [(1,), (2,), (3,)])
+    generator.pace.release(4)
+    assert len(await rest(late)) == 2
+    assert len(await rest(long)) == 5
+
+
+async def test_work_whose_time_is_up_is_not_begun(
+    scheduler: Scheduler, generator: PacedGenerator
+) -> None:
+    running = scheduler.submit(Work((1,), 1))
+    await until(lambda: generator.prompts != [])
+    late = scheduler.submit(Work((2,), 1, deadline=time.monotonic() - 1))
+    (event,) = await rest(late)
+    assert isinstance(event, Failed)
+    assert event.code == "deadline_exceeded"
+    generator.pace.release(1)
+    await rest(running)
+    assert generator.prompts == [(1,)]
+
+
+async def test_the_time_to_come_back_grows_with_what_is_to_do(
+    scheduler: Scheduler, generator: PacedGenerator
+) -> None:
+    """At two tokens a second, sixty times thirty tokens take longer than three short answers."""
+    waits = []
+    for tokens in (1, 30):
+        generator.pace.release(1)
+        await rest(scheduler.submit(Work((1,), 1)))
+        tickets = [scheduler.submit(Work((1,), tokens)) for _ in range(3)]
+        with pytest.raises(RateLimited) as caught:
+            scheduler.submit(Work((1,), tokens))
+        waits.append(caught.value.retry_after)
+        generator.pace.release(3 * tokens)
+        for ticket in tickets:
+            await rest(ticket)
+    assert 1 <= waits[0] < waits[1] <= 60

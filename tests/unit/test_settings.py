@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
@@ -77,15 +77,25 @@ def test_arguments_win_over_both(toml: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert load_settings(port=9002).port == 9002
 
 
+VALUES_BY_TYPE: dict[Any, str] = {int: "16384", float: "1.5", str: "debug", bool: "True"}
+VALUES_BY_NAME = {
+    "engine_streams": "8",
+    "vllm_extra_args": "--seed=1",
+    "vllm_url": "http://127.0.0.1:8001",
+}
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_has_a_variable_and_a_description(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values: dict[Any, str] = {int: "16384", float: "1.5", str: "debug"}
     field = Settings.model_fields[name]
-    value = values.get(field.annotation, "info" if name == "log_level" else "/tmp/x")
+    value = VALUES_BY_NAME.get(name) or VALUES_BY_TYPE.get(field.annotation, "/tmp/x")
+    if get_origin(field.annotation) is Literal:
+        value = next(v for v in get_args(field.annotation) if v not in ("", field.default))
     monkeypatch.setenv(f"APPLIANCE_{name.upper()}", value)
-    assert str(getattr(load_settings(), name)) == value
+    read = getattr(load_settings(), name)
+    assert (" ".join(read) if isinstance(read, list) else str(read)) == value
     assert field.description
     assert field.description.endswith(".")
 
@@ -96,7 +106,17 @@ def test_a_stray_env_file_decides_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert load_settings().port == 8080
 
 
-@pytest.mark.parametrize("name", ["data_dir", "runtime_dir", "embeddings_dir"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data_dir",
+        "runtime_dir",
+        "embeddings_dir",
+        "vllm_model_dir",
+        "vllm_python",
+        "remote_key_file",
+    ],
+)
 @pytest.mark.parametrize("given", ["relative/folder", "./here", "~/there"])
 def test_folders_are_absolute(name: str, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"APPLIANCE_{name.upper()}", given)
@@ -178,6 +198,50 @@ def test_unknown_variables_are_reported_and_known_ones_are_not(
     for name in Settings.model_fields:
         monkeypatch.setenv(f"APPLIANCE_{name.upper()}", "1")
     assert unknown_variables() == ["APPLIANCE_A", "APPLIANCE_PROT"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://0.0.0.0:8000",
+        "http://192.168.1.5:8000",
+        "http://gpu.lan:8000",
+        "http://localhost:8000",
+        "https://127.0.0.1:8000",
+        "http://127.0.0.1",
+        "http://127.0.0.1:8000/v1",
+        "http://127.0.0.1:8000?x",
+        "http://me:secret@127.0.0.1:8000",
+        "http://127.0.0.1@10.0.0.1:8000",
+        "http://127.0.0.1:99999",
+        "http://[::1",
+        "127.0.0.1:8000",
+        "vllm",
+    ],
+)
+def test_vllm_anywhere_but_on_this_machine_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load_settings(vllm_url=url)
+    assert error.value.detail == "vllm_url: vLLM has to be on this machine: http://127.0.0.1:PORT"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://127.0.0.2:8000", "http://[::1]:80"])
+def test_vllm_on_this_machine_is_accepted(url: str) -> None:
+    assert load_settings(vllm_url=url).vllm_url == url
+    assert load_settings(vllm_url=f"{url}/").vllm_url == url
+
+
+def test_a_list_is_words_in_a_variable_and_a_list_in_the_file(
+    toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml.write_text('vllm_extra_args = ["--seed", "1 2"]\n', "utf-8")
+    assert load_settings().vllm_extra_args == ["--seed", "1 2"]
+    monkeypatch.setenv("APPLIANCE_VLLM_EXTRA_ARGS", "--seed '1 2'")
+    assert load_settings().vllm_extra_args == ["--seed", "1 2"]
+    monkeypatch.setenv("APPLIANCE_VLLM_EXTRA_ARGS", "--seed '1")
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+    assert "vllm_extra_args" in error.value.detail
 
 
 def test_settings_do_not_change_after_they_were_read() -> None:

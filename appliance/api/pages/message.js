@@ -24,6 +24,7 @@ export function fromAnswer(answer) {
     escalated: metadata.escalated,
     citations: metadata.citations,
     kb_results: metadata.kb_results,
+    remote: metadata.remote,
     rating: null,
   };
 }
@@ -175,7 +176,7 @@ export class AssistantMessage {
     );
   }
 
-  #meta({ category, sentiment, created_at }) {
+  #meta({ category, sentiment, created_at, remote }) {
     const mood = MOODS.has(sentiment) ? sentiment.toLowerCase() : "neutral";
     return el(
       "div",
@@ -183,6 +184,7 @@ export class AssistantMessage {
       time(created_at),
       category && el("span", { class: "chip category" }, unseen("Topic: "), category),
       sentiment && el("span", { class: `chip mood ${mood}` }, unseen("Mood: "), sentiment),
+      remote ? el("span", { class: "remote" }, "Written with a remote model") : null,
     );
   }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+
+from msgspec.structs import replace
 
 from appliance.errors import WeightsError
 from appliance.llm import weights
@@ -11,6 +12,7 @@ from appliance.llm.catalog import Entry
 from appliance.llm.engine.requantize import Served, choose
 from appliance.llm.engine.runtime import Runtime
 from appliance.llm.engine.scheduler import Loaded
+from appliance.llm.engine.tuning import Tuning, available_cores, tune
 from appliance.llm.templates import template
 from appliance.logs import get_logger
 from appliance.settings import Settings
@@ -23,15 +25,37 @@ def load(settings: Settings, entry: Entry, report: Callable[[str], None]) -> Loa
 
     :raises WeightsError: the weights are missing, changed or unreadable.
     """
-    threads = settings.engine_threads or len(os.sched_getaffinity(0))
+    served, tuning = prepare(settings, entry, report)
+    report(f"loading {served.path.name}")
+    runtime = Runtime(
+        served.path,
+        template(entry.template),
+        threads=tuning.threads,
+        streams=settings.engine_streams,
+        kept_bytes=settings.engine_cache_mib << 20,
+        drafts=tuning.drafts,
+    )
+    return Loaded(runtime, served.sha256)
+
+
+def prepare(
+    settings: Settings, entry: Entry, report: Callable[[str], None]
+) -> tuple[Served, Tuning]:
+    """The file to serve and how: measured at the first start, remembered afterwards.
+
+    :raises WeightsError: the weights are missing, changed or unreadable.
+    """
+    cores = settings.engine_threads or available_cores()
     report("checking weights")
     served = _source(settings, entry)
+    folder = weights.folder(settings)
     if entry.requantize:
-        folder = weights.folder(settings)
-        served = choose(entry, served, folder, threads=threads, report=report)
-    report(f"loading {served.path.name}")
-    runtime = Runtime(served.path, template(entry.template), threads=threads)
-    return Loaded(runtime, served.sha256)
+        served = choose(entry, served, folder, threads=cores, report=report)
+    record = folder / f"{entry.name}.tuning.json"
+    tuning = tune(served.path, served.sha256, record, cores=cores, report=report)
+    if settings.engine_threads:
+        tuning = replace(tuning, single=cores, batch=cores)
+    return served, tuning
 
 
 def _source(settings: Settings, entry: Entry) -> Served:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from appliance.errors import SettingsError
 from appliance.llm.catalog import Catalog, Entry
@@ -23,6 +24,8 @@ from appliance.settings import SOCKET_PATH_MAX, Settings
 
 DRAIN_SECONDS: Final = 5.0
 """How long a running answer may take after SIGTERM."""
+STALL_SECONDS: Final = 10.0
+"""How long a client may leave what was sent unread, at least; at most twice as long."""
 _LEAVE_SECONDS: Final = 2.0
 
 log = get_logger()
@@ -43,11 +46,16 @@ def serve(settings: Settings, model_name: str, socket_path: Path) -> None:
     scheduler = Scheduler(
         partial(_load, settings, entry), model=entry.name, waiting=settings.engine_queue
     )
-    app = create_app(scheduler, model=entry.name, max_body=settings.max_body_bytes)
+    app = create_app(
+        scheduler,
+        model=entry.name,
+        max_body=settings.max_body_bytes,
+        timeout=settings.engine_timeout,
+    )
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=PatientProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -72,6 +80,33 @@ def serve(settings: Settings, model_name: str, socket_path: Path) -> None:
         log.info("engine stopped while busy")
         os._exit(0)
     log.info("engine stopped")
+
+
+class PatientProtocol(H11Protocol):
+    """A connection that is cut when its client has read nothing for ``STALL_SECONDS``.
+
+    A client that stops reading without leaving would otherwise hold its connection for ever.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look after it."""
+        super().connection_made(transport)
+        self._unread = 0
+        self._look = self.loop.call_later(STALL_SECONDS, self._look_after)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop looking."""
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def _look_after(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if unread and unread >= self._unread > 0:
+            log.info("client cut off", unread=unread)
+            self.transport.abort()
+            return
+        self._unread = unread
+        self._look = self.loop.call_later(STALL_SECONDS, self._look_after)
 
 
 class _Server(uvicorn.Server):

@@ -1,47 +1,73 @@
-"""A loaded model that turns one piece of work into text, and remembers the last prompt it read."""
+"""A loaded model that works on many requests at a time; knows nothing of queues or HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from appliance.errors import WeightsError
-from appliance.llm.engine.llamacpp import Context, Model, Sampler
-from appliance.llm.engine.text import Assembler
-from appliance.llm.engine.work import CancelFlag, Counts, Delta, Finished, FinishReason, Work
-from appliance.llm.interface import ChatMessage
+from appliance.errors import ModelError, WeightsError
+from appliance.llm.engine.constraints import Choices, Compiler, ConstraintError, Grammar
+from appliance.llm.engine.lane import PREFILL_BATCH, Lane
+from appliance.llm.engine.llamacpp import Context, Model
+from appliance.llm.engine.prefixes import PrefixStore
+from appliance.llm.engine.speed import Speed
+from appliance.llm.engine.stream import Stream
+from appliance.llm.engine.work import Ended, Failed, Job, Threads, Work
+from appliance.llm.interface import ChatMessage, Structured
 from appliance.llm.templates import Template
+from appliance.logs import get_logger
 
-PREFILL_BATCH = 256
-"""Prompt tokens evaluated at once: enough for full speed, few enough to look up in between."""
-SERVED_CONTEXT = 8192
+log = get_logger()
+
+SERVED_CONTEXT: Final = 8192
 """Most tokens of prompt and answer, whatever a model was trained for: the cache costs memory."""
+SHARED_CONTEXT: Final = 1024
+"""Most tokens of requests that are answered side by side. The desk's own are shorter; a longer one
+is answered alone, beside the others, in a context of its own."""
+CACHE_BYTES_MAX: Final = 1 << 30
+"""What the caches of answers written side by side may take: large models write fewer at a time."""
+FEWEST_STREAMS: Final = 2
 
 
 class Runtime:
-    """Owns a model and its context. Any thread may call :meth:`encode`, only one the rest.
+    """Owns a model and its contexts. Any thread may call :meth:`encode` and :meth:`constraint`,
+    only one the rest.
 
-    The prompt of the last request stays in the KV cache, and the part a new prompt shares with it
-    is not evaluated again. Generated tokens are not reused: they were evaluated one by one, which
-    gives other bits than a batch, and a greedy answer must not depend on what was asked before.
-
+    :param streams: most answers written side by side.
+    :param kept_bytes: what evaluated prompts kept for reuse may take.
     :raises WeightsError: the file cannot be loaded, or has not the markers of the template.
     """
 
-    def __init__(self, path: Path, template: Template, *, threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        template: Template,
+        *,
+        threads: Threads,
+        streams: int = 16,
+        kept_bytes: int = 1 << 28,
+        drafts: bool = False,
+    ) -> None:
         self._template = template
+        self._threads = threads
+        self._drafts = drafts
+        self.speed = Speed()
+        self._store = PrefixStore(kept_bytes)
+        self._long: Lane | None = None
         self._model = Model(path)
         try:
             self._check_markers()
             self.context = min(SERVED_CONTEXT, self._model.trained_context)
-            self._context = Context(
-                self._model, length=self.context, batch=PREFILL_BATCH, threads=threads
-            )
+            shared = min(SHARED_CONTEXT, self.context)
+            fitting = CACHE_BYTES_MAX // (shared * max(1, self._model.cache_bytes))
+            self.streams = min(streams, max(FEWEST_STREAMS, fitting))
+            self._shared = self._lane(shared, self.streams)
         except WeightsError:
             self._model.close()
             raise
         self.file_type = self._model.file_type
-        self._read: list[int] = []
+        self._compiler = Compiler(self._model, self._end())
 
     def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         """The tokens of a prompt; no message can contain a control token."""
@@ -51,26 +77,92 @@ class Runtime:
             for token in self._model.tokenize(text, control=is_control)
         )
 
-    def generate(self, work: Work, flag: CancelFlag) -> Iterator[Delta | Finished]:
-        """Yield pieces of text and at last how it ended; nothing more once ``flag`` is set.
+    def constraint(self, asked: Structured) -> Choices | Grammar:
+        """What the engine follows for a request's constraint.
 
-        :param work: its prompt and ``max_tokens`` together fit into ``context``.
-        :raises ModelError: llama.cpp failed; the next request starts with an empty cache.
+        :raises ConstraintError: it is wrong.
         """
-        self._context.watch(flag)
-        cached = self._reusable(work.prompt)
-        if not self._prefill(work.prompt, cached, flag):
-            return
-        sampler = Sampler(work.sampling)
-        try:
-            yield from self._continue(work, cached, sampler, flag)
-        finally:
-            sampler.close()
+        if asked.choice is not None:
+            return self._compiler.choices(asked.choice)
+        if asked.regex is not None:
+            return self._compiler.regex(asked.regex)
+        if asked.json is not None:
+            return self._compiler.json(asked.json)
+        if asked.grammar is not None:
+            return self._compiler.grammar(asked.grammar)
+        raise ConstraintError("There is no constraint.")
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to compute."""
+        return any(lane.streams for lane in self._lanes)
+
+    def has_room(self, work: Work) -> bool:
+        """Whether this work could begin now."""
+        if self._fits_shared(work):
+            return self._shared.free > 0
+        return self._long is None or self._long.free > 0
+
+    def begin(self, job: Job) -> None:
+        """Begin work there is room for; its ``prompt`` and ``max_tokens`` fit into ``context``.
+
+        :raises ModelError: no memory for a long request.
+        """
+        lane = self._shared if self._fits_shared(job.work) else self._long_lane()
+        lane.begin(Stream(job, self._model, drafts=lane.drafts))
+
+    def step(self, now: float) -> list[Ended]:
+        """Advance everything a little, and say what ended. ``now`` is on the monotonic clock."""
+        return [ended for lane in self._lanes for ended in lane.step(now)]
+
+    def unfinished(self) -> tuple[int, int]:
+        """Tokens still to read and, at most, to write."""
+        streams = [stream for lane in self._lanes for stream in lane.streams]
+        return sum(s.unread for s in streams), sum(s.left for s in streams)
+
+    def give_up(self, why: Failed) -> list[Ended]:
+        """End everything under way, and start afresh."""
+        dropped = [stream for lane in self._lanes for stream in lane.clear()]
+        self._store.clear()
+        return [Ended(stream.job, why) for stream in dropped]
 
     def close(self) -> None:
         """Give the memory back."""
-        self._context.close()
+        for lane in self._lanes:
+            lane.close()
         self._model.close()
+
+    @property
+    def _lanes(self) -> tuple[Lane, ...]:
+        return (self._shared,) if self._long is None else (self._shared, self._long)
+
+    def _fits_shared(self, work: Work) -> bool:
+        return len(work.prompt) + work.max_tokens <= self._shared.length
+
+    def _long_lane(self) -> Lane:
+        """Made when the first long request comes: most desks never see one."""
+        if self._long is None:
+            try:
+                self._long = self._lane(self.context, 1)
+            except WeightsError as error:
+                raise ModelError(error.detail) from error
+            log.info("long context made", length=self.context)
+        return self._long
+
+    def _lane(self, length: int, size: int) -> Lane:
+        context = Context(
+            self._model,
+            length=length,
+            batch=PREFILL_BATCH,
+            threads=self._threads,
+            sequences=size,
+        )
+        return Lane(context, size, self._store, self.speed, drafts=self._drafts)
+
+    def _end(self) -> int:
+        """The token that ends a turn: the marker the template closes messages with."""
+        (end,) = self._model.tokenize(self._template.end, control=True)
+        return end
 
     def _check_markers(self) -> None:
         for marker in self._template.markers:
@@ -82,60 +174,3 @@ class Runtime:
                     "is not theirs.",
                     hint="Add the file under the catalog name it belongs to.",
                 )
-
-    def _reusable(self, prompt: Sequence[int]) -> int:
-        """How many tokens of the cache the prompt begins with.
-
-        At least two are left to evaluate: one for the scores of the next token, and a second
-        because a batch of one takes another path through the kernels and gives other bits.
-        """
-        return max(0, min(shared_prefix(self._read, prompt), len(prompt) - 2))
-
-    def _prefill(self, prompt: Sequence[int], start: int, flag: CancelFlag) -> bool:
-        """Evaluate the prompt from ``start`` on; False if the flag was set meanwhile."""
-        self._context.forget(start)
-        self._read = list(prompt[:start])
-        while start < len(prompt):
-            size = min(PREFILL_BATCH, len(prompt) - start)
-            if len(prompt) - start - size == 1:
-                size -= 1  # rather two in the last batch than one: see _reusable
-            batch = prompt[start : start + size]
-            if flag.is_set() or not self._context.decode(batch, start):
-                return False
-            self._read += batch
-            start += size
-        return True
-
-    def _continue(
-        self, work: Work, cached: int, sampler: Sampler, flag: CancelFlag
-    ) -> Iterator[Delta | Finished]:
-        text = Assembler(work.stop)
-        reason: FinishReason = "length"
-        generated = 0
-        while generated < work.max_tokens:
-            token = self._context.sample(sampler)
-            generated += 1
-            # Any control token ends the turn, not only the official end: what follows would be a
-            # conversation the model invents with itself.
-            if self._model.is_control(token):
-                reason = "stop"
-                break
-            if piece := text.feed(self._model.piece(token)):
-                yield Delta(piece, Counts(len(work.prompt), cached, generated))
-            if text.stopped:
-                reason = "stop"
-                break
-            if generated == work.max_tokens:
-                break
-            at = len(work.prompt) + generated - 1
-            if flag.is_set() or not self._context.decode([token], at):
-                return
-        if piece := text.finish():
-            yield Delta(piece)
-        yield Finished(reason, len(work.prompt), cached, generated)
-
-
-def shared_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(left), len(right)))

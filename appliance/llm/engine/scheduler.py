@@ -1,8 +1,7 @@
 """Who is answered when: a bounded queue, and one thread that owns the model.
 
-Requests are answered one at a time, in the order they came. The server sees only ``ready``,
-``submit`` and the ticket's events, so how many sequences run side by side is this module's business
-alone.
+Requests join and leave the work under way between two steps of it. The server sees only ``ready``,
+``submit`` and the ticket's events.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ import asyncio
 import contextlib
 import contextvars
 import math
-import statistics
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from appliance.errors import ApplianceError, ModelError, NotReady, RateLimited
-from appliance.llm.engine.work import CancelFlag, Delta, Event, Failed, Finished, Work
-from appliance.llm.interface import ChatMessage
+from appliance.llm.engine.speed import Speed
+from appliance.llm.engine.work import CancelFlag, Ended, Event, Failed, Finished, Job, Work
+from appliance.llm.interface import ChatMessage, Structured
 from appliance.logs import get_logger
 
 log = get_logger()
@@ -30,18 +29,35 @@ log = get_logger()
 RETRY_WHILE_LOADING = 2
 """Seconds; loading takes a few, the very first start some more."""
 LONGEST_RETRY = 60
-_REMEMBERED_DURATIONS = 8
+_FIRST_ANSWERS: Final = 32
+"""Tokens an answer is taken to have before any was finished."""
 
 
 class Generator(Protocol):
-    """A loaded model; ``encode`` is safe in any thread, the others belong to the scheduler's."""
+    """A loaded model; ``encode`` and ``constraint`` are safe in any thread, the others belong to
+    the scheduler's."""
 
     context: int
     file_type: str
+    streams: int
+    speed: Speed
 
     def encode(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]: ...
 
-    def generate(self, work: Work, flag: CancelFlag) -> Iterator[Delta | Finished]: ...
+    def constraint(self, asked: Structured) -> Any: ...
+
+    @property
+    def busy(self) -> bool: ...
+
+    def has_room(self, work: Work) -> bool: ...
+
+    def begin(self, job: Job) -> None: ...
+
+    def step(self, now: float) -> list[Ended]: ...
+
+    def unfinished(self) -> tuple[int, int]: ...
+
+    def give_up(self, why: Failed) -> list[Ended]: ...
 
     def close(self) -> None: ...
 
@@ -63,13 +79,6 @@ class Status:
     sha256: str | None = None
     file_type: str | None = None
     detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    work: Work
-    flag: CancelFlag
-    emit: Callable[[Event], None]
 
 
 class Ticket:
@@ -106,7 +115,7 @@ class Scheduler:
 
     :param load: brings the model into memory, in the scheduler's thread; may report progress.
     :param model: the name under which it is served.
-    :param waiting: how many requests may wait beside the one that is being answered.
+    :param waiting: how many requests may wait beside those under way.
     """
 
     def __init__(
@@ -117,10 +126,11 @@ class Scheduler:
         self._status = Status("loading", model, detail="starting")
         self._generator: Generator | None = None
         self._changed = threading.Condition()
-        self._waiting: deque[_Job] = deque()
-        self._running: _Job | None = None
+        self._waiting: deque[Job] = deque()
+        self._running: dict[Job, float] = {}  # and when each began
         self._draining = self._stopping = False
-        self._durations: deque[float] = deque(maxlen=_REMEMBERED_DURATIONS)
+        self._answer_tokens = float(_FIRST_ANSWERS)
+        self._unfinished = (0, 0)
         # The logger's bound values live in the context, which a new thread would not have.
         self._thread = threading.Thread(
             target=contextvars.copy_context().run, args=(self._run,), name="model", daemon=True
@@ -130,6 +140,11 @@ class Scheduler:
     def status(self) -> Status:
         """The state now; never waits for anything."""
         return self._status
+
+    @property
+    def under_way(self) -> tuple[int, int]:
+        """How many requests are being answered, and how many wait."""
+        return len(self._running), len(self._waiting)
 
     def start(self) -> None:
         """Begin to load."""
@@ -154,16 +169,18 @@ class Scheduler:
         :raises NotReady: see :meth:`ready`.
         :raises RateLimited: the queue is full; ``retry_after`` is when it should be empty.
         """
-        self.ready()
+        generator = self.ready()
         with self._changed:
             for job in [job for job in self._waiting if job.flag.is_set()]:
                 self._waiting.remove(job)
-            busy = self._running is not None
-            if len(self._waiting) >= self._limit + (0 if busy else 1):
-                raise RateLimited("The engine's queue is full.", retry_after=self._patience())
+            free = max(0, generator.streams - len(self._running))
+            if len(self._waiting) >= self._limit + free:
+                raise RateLimited(
+                    "The engine's queue is full.", retry_after=self._patience(generator)
+                )
             flag = CancelFlag()
             ticket = Ticket(flag)
-            self._waiting.append(_Job(work, flag, ticket.emitter()))
+            self._waiting.append(Job(work, flag, ticket.emitter()))
             self._changed.notify()
         return ticket
 
@@ -175,7 +192,7 @@ class Scheduler:
         """Give up on everything that runs or waits, tell whoever asked, and end the thread."""
         with self._changed:
             self._draining = self._stopping = True
-            given_up = [*self._waiting, *([self._running] if self._running else [])]
+            given_up = [*self._waiting, *self._running]
             self._waiting.clear()
             self._changed.notify()
         for job in given_up:
@@ -187,10 +204,15 @@ class Scheduler:
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
-    def _patience(self) -> int:
-        """Seconds until those who wait should be answered, by the median of the latest requests."""
-        each = statistics.median(self._durations) if self._durations else 1.0
-        return max(1, min(LONGEST_RETRY, math.ceil(each * (len(self._waiting) + 1))))
+    def _patience(self, generator: Generator) -> int:
+        """Seconds until those under way and those who wait should be answered, at the speed
+        measured last."""
+        to_read = sum(len(job.work.prompt) for job in self._waiting)
+        answers = [min(self._answer_tokens, job.work.max_tokens) for job in self._waiting]
+        unread, unwritten = self._unfinished
+        to_write = sum(answers) + min(unwritten, self._answer_tokens * len(self._running))
+        seconds = generator.speed.seconds(to_read=to_read + unread, to_write=round(to_write))
+        return max(1, min(LONGEST_RETRY, math.ceil(seconds)))
 
     def _report(self, detail: str) -> None:
         self._status = replace(self._status, detail=detail)
@@ -205,59 +227,79 @@ class Scheduler:
             self._status = replace(self._status, state="failed", detail=f"{error}{hint}")
             log.exception("model not loaded")
             return
-        self._generator = loaded.generator
+        generator = self._generator = loaded.generator
         self._status = replace(
             self._status,
             state="ok",
             sha256=loaded.sha256,
-            file_type=loaded.generator.file_type,
+            file_type=generator.file_type,
             detail="",
         )
         log.info("model loaded", seconds=round(time.monotonic() - started, 1), sha256=loaded.sha256)
-        while (job := self._next()) is not None:
-            self._answer(job, loaded.generator)
-        loaded.generator.close()
+        while not self._stopping:
+            # Not under the lock: a long request makes a context of its own, which takes a while.
+            while (job := self._next(generator)) is not None:
+                self._begin(generator, job)
+            self._step(generator)
+        generator.close()
 
-    def _next(self) -> _Job | None:
+    def _next(self, generator: Generator) -> Job | None:
+        """The next job that can begin; waits for one if there is nothing else to do."""
         with self._changed:
-            self._running = None
-            while not self._waiting and not self._stopping:
+            while not self._waiting and not generator.busy and not self._stopping:
                 self._changed.wait()
             if self._stopping:
                 return None
-            self._running = self._waiting.popleft()
-            return self._running
+            for job in list(self._waiting):
+                late = time.monotonic() > job.work.deadline
+                if not (job.flag.is_set() or late or generator.has_room(job.work)):
+                    continue
+                self._waiting.remove(job)
+                if job.flag.is_set():
+                    continue
+                if late:
+                    job.emit(Failed("deadline_exceeded", "The engine had no time left for this."))
+                    continue
+                self._running[job] = time.monotonic()
+                return job
+        return None
 
-    def _answer(self, job: _Job, generator: Generator) -> None:
-        if job.flag.is_set():
-            return
-        started = time.monotonic()
-        finished = False
+    def _begin(self, generator: Generator, job: Job) -> None:
         try:
-            for event in generator.generate(job.work, job.flag):
-                if isinstance(event, Finished):
-                    finished = True
-                    self._note(event, time.monotonic() - started)
-                job.emit(event)
-        except ModelError as error:
-            job.emit(Failed("engine_error", error.detail))
+            generator.begin(job)
+        except Exception as error:
+            self._running.pop(job)
+            detail = error.detail if isinstance(error, ModelError) else "The engine failed."
+            job.emit(Failed("engine_error", detail))
             log.exception("completion failed")
-        except Exception:
-            # A defect: this request gets an error, the next one an answer.
-            job.emit(Failed("engine_error", "The engine failed."))
-            log.exception("completion failed")
-        else:
-            if not finished:
-                seconds = round(time.monotonic() - started, 3)
-                log.info("completion given up", prompt=len(job.work.prompt), seconds=seconds)
 
-    def _note(self, finished: Finished, seconds: float) -> None:
-        self._durations.append(seconds)
-        log.info(
-            "completion",
-            prompt=finished.prompt,
-            cached=finished.cached,
-            generated=finished.generated,
-            finish=finished.reason,
-            seconds=round(seconds, 3),
-        )
+    def _step(self, generator: Generator) -> None:
+        try:
+            ended = generator.step(time.monotonic())
+        except Exception:
+            # A defect: what is under way gets an error, the next request an answer.
+            log.exception("step failed")
+            ended = generator.give_up(Failed("engine_error", "The engine failed."))
+        for one in ended:
+            with self._changed:
+                began = self._running.pop(one.job)
+            self._note(one, time.monotonic() - began)
+            if one.event is not None:
+                one.job.emit(one.event)
+        self._unfinished = generator.unfinished()
+
+    def _note(self, ended: Ended, seconds: float) -> None:
+        event = ended.event
+        if isinstance(event, Finished):
+            self._answer_tokens += 0.1 * (event.generated - self._answer_tokens)
+            log.info(
+                "completion",
+                prompt=event.prompt,
+                cached=event.cached,
+                generated=event.generated,
+                finish=event.reason,
+                seconds=round(seconds, 3),
+            )
+        elif event is None:
+            prompt = len(ended.job.work.prompt)
+            log.info("completion given up", prompt=prompt, seconds=round(seconds, 3))

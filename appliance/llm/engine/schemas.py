@@ -12,12 +12,17 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from appliance.llm.engine.work import Counts, Finished, Sampling
+from appliance.llm.interface import Structured
 
 _MAX_MESSAGES = 256
 _MAX_STOPS = 16
 _MAX_STOP_CHARS = 256
+_MAX_CHOICE_CHARS = 256
+_MAX_PATTERN_CHARS = 16_384
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
+Choice = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_CHOICE_CHARS)]
+Pattern = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_PATTERN_CHARS)]
 Stop = Annotated[str, msgspec.Meta(min_length=1, max_length=_MAX_STOP_CHARS)]
 
 
@@ -54,6 +59,15 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     continuous_usage_stats: bool = False
 
 
+class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the completion has to be: exactly one of these. The names are vLLM's."""
+
+    choice: Annotated[tuple[Choice, ...], msgspec.Meta(min_length=1)] | None = None
+    regex: Pattern | None = None
+    json: dict[str, Any] | None = None
+    grammar: Pattern | None = None
+
+
 class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of a completion request. Without a model's name whatever is served answers."""
 
@@ -67,6 +81,15 @@ class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     stop: Stop | Annotated[tuple[Stop, ...], msgspec.Meta(max_length=_MAX_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    structured_outputs: StructuredOutputs | None = None
+
+    @property
+    def structured(self) -> Structured | None:
+        """What the completion has to be, where that was said."""
+        asked = self.structured_outputs
+        if asked is None:
+            return None
+        return Structured(asked.choice, asked.regex, asked.json, asked.grammar)
 
     @property
     def limit(self) -> int | None:
@@ -118,6 +141,15 @@ def parse(body: bytes) -> ChatRequest:
         raise RequestError("max_tokens and max_completion_tokens contradict.", param="max_tokens")
     if request.stream_options is not None and not request.stream:
         raise RequestError("stream_options needs stream.", param="stream_options")
+    asked = request.structured_outputs
+    if (
+        asked is not None
+        and sum(getattr(asked, f) is not None for f in asked.__struct_fields__) != 1
+    ):
+        raise RequestError(
+            "structured_outputs takes exactly one of choice, regex, json and grammar.",
+            param="structured_outputs",
+        )
     return request
 
 
@@ -136,11 +168,13 @@ def _explained(message: str) -> RequestError:
 
 def completion(identity: dict[str, Any], text: str, finished: Finished) -> dict[str, Any]:
     """A whole completion. ``identity`` is what answers to one request share: id, created, model."""
-    choice = {
+    choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": text},
         "finish_reason": finished.reason,
     }
+    if finished.choice_scores is not None:
+        choice["choice_scores"] = finished.choice_scores
     return {**identity, "object": "chat.completion", "choices": [choice], "usage": usage(finished)}
 
 

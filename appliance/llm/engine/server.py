@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -16,7 +17,8 @@ from litestar.response import Response, Stream
 
 from appliance.errors import NotReady, RateLimited
 from appliance.llm.engine import schemas
-from appliance.llm.engine.scheduler import Scheduler, Ticket
+from appliance.llm.engine.constraints import Choices, ConstraintError, Grammar
+from appliance.llm.engine.scheduler import Generator, Scheduler, Ticket
 from appliance.llm.engine.schemas import ChatRequest, RequestError, StreamOptions
 from appliance.llm.engine.work import Delta, Failed, Finished, Work
 from appliance.llm.interface import ChatMessage
@@ -34,10 +36,15 @@ class _Desk:
 
     scheduler: Scheduler
     model: str
+    timeout: float
 
 
-def create_app(scheduler: Scheduler, *, model: str, max_body: int) -> Litestar:
-    """The application. ``max_body`` is the largest request in bytes."""
+def create_app(scheduler: Scheduler, *, model: str, max_body: int, timeout: float) -> Litestar:
+    """The application.
+
+    :param max_body: the largest request, in bytes.
+    :param timeout: the longest a request may take, waiting included, in seconds.
+    """
     app = Litestar(
         [chat_completions, models, health],
         openapi_config=None,
@@ -50,20 +57,25 @@ def create_app(scheduler: Scheduler, *, model: str, max_body: int) -> Litestar:
         },
         logging_config=None,
     )
-    app.state.desk = _Desk(scheduler, model)
+    app.state.desk = _Desk(scheduler, model, timeout)
     return app
 
 
 @get("/health")
 async def health(request: Connection) -> Answer:
     """Always answers at once: 200 when a completion would be accepted, else 503 with the reason."""
-    status = _desk(request).scheduler.status
+    scheduler = _desk(request).scheduler
+    status = scheduler.status
+    running, waiting = scheduler.under_way
     body = {
         "status": status.state,
         "model": status.model,
         "sha256": status.sha256,
         "file_type": status.file_type,
         "detail": status.detail,
+        "running": running,
+        "waiting": waiting,
+        "pid": os.getpid(),
     }
     return _json(body, status=200 if status.state == "ok" else 503)
 
@@ -95,7 +107,7 @@ async def chat_completions(request: Connection) -> Answer | Stream:
             code="model_not_found",
             status=404,
         )
-    ticket = await _submit(desk.scheduler, asked)
+    ticket = await _submit(desk, asked)
     identity = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),
@@ -110,13 +122,17 @@ async def chat_completions(request: Connection) -> Answer | Stream:
     return await _whole(request, ticket, identity)
 
 
-async def _submit(scheduler: Scheduler, asked: ChatRequest) -> Ticket:
-    generator = scheduler.ready()
+async def _submit(desk: _Desk, asked: ChatRequest) -> Ticket:
+    deadline = time.monotonic() + desk.timeout
+    generator = desk.scheduler.ready()
     messages = [ChatMessage(message.role, message.content) for message in asked.messages]
     # In a thread: the largest bodies take up to a second, and /health must not wait.
     prompt = await asyncio.to_thread(generator.encode, messages)
+    constraint = await _constraint(generator, asked)
     room = generator.context - len(prompt)
     limit = room if asked.limit is None else asked.limit
+    if isinstance(constraint, Choices):
+        limit = constraint.longest  # a choice is never cut off, and none of it is written
     if limit > room or room < 1:
         raise RequestError(
             f"The context holds {generator.context} tokens; the prompt has {len(prompt)} and "
@@ -124,7 +140,18 @@ async def _submit(scheduler: Scheduler, asked: ChatRequest) -> Ticket:
             param="messages" if room < 1 else "max_tokens",
             code="context_length_exceeded",
         )
-    return scheduler.submit(Work(prompt, limit, asked.stops, asked.sampling))
+    work = Work(prompt, limit, asked.stops, asked.sampling, constraint, deadline)
+    return desk.scheduler.submit(work)
+
+
+async def _constraint(generator: Generator, asked: ChatRequest) -> Choices | Grammar | None:
+    structured = asked.structured
+    if structured is None:
+        return None
+    try:
+        return await asyncio.to_thread(generator.constraint, structured)
+    except ConstraintError as error:
+        raise RequestError(str(error), param=f"structured_outputs.{structured.kind}") from error
 
 
 async def _whole(request: Connection, ticket: Ticket, identity: dict[str, Any]) -> Answer:
@@ -141,7 +168,8 @@ async def _whole(request: Connection, ticket: Ticket, identity: dict[str, Any]) 
         answer.cancel()
         left.cancel()
     if isinstance(ended, Failed):
-        return _json(schemas.error(ended.detail, _UNAVAILABLE, code=ended.code), status=503)
+        status = 504 if ended.code == "deadline_exceeded" else 503
+        return _json(schemas.error(ended.detail, _UNAVAILABLE, code=ended.code), status=status)
     return _json(schemas.completion(identity, text, ended))
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from appliance.llm.engine.constraints import Choices, Grammar
 
 FinishReason = Literal["stop", "length"]
 
@@ -34,6 +39,14 @@ class CancelFlag:
 
 
 @dataclass(frozen=True, slots=True)
+class Threads:
+    """Threads for a batch of one token, which waits for memory, and for larger ones."""
+
+    single: int
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How the next token is chosen. Temperature 0 is greedy; ``seed`` None draws one."""
 
@@ -44,12 +57,18 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One completion: a tokenized prompt and at most ``max_tokens`` more, up to a ``stop``."""
+    """One completion: a tokenized prompt and at most ``max_tokens`` more, up to a ``stop``.
+
+    ``constraint`` is what the completion has to be. ``deadline`` is on the monotonic clock, in
+    seconds; work that is not done by then is given up.
+    """
 
     prompt: tuple[int, ...]
     max_tokens: int
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
+    constraint: Choices | Grammar | None = None
+    deadline: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +90,16 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The completion ended. ``cached`` of the ``prompt`` tokens were not evaluated again."""
+    """The completion ended. ``cached`` of the ``prompt`` tokens were not evaluated again.
+
+    ``choice_scores`` are log probabilities of the choices, where the work was to choose.
+    """
 
     reason: FinishReason
     prompt: int
     cached: int
     generated: int
+    choice_scores: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +111,20 @@ class Failed:
 
 
 Event = Delta | Finished | Failed
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Work that somebody waits for: set ``flag`` to give it up, hear of it through ``emit``."""
+
+    work: Work
+    flag: CancelFlag
+    emit: Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended: its last event, still to be emitted, or None when it was given up."""
+
+    job: Job
+    event: Finished | Failed | None
