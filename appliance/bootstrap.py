@@ -30,6 +30,7 @@ from appliance.llm import remote, weights
 from appliance.llm.capabilities import VLLM
 from appliance.llm.interface import ChatModel
 from appliance.llm.openai_client import OpenAIChatModel
+from appliance.llm.templates import template
 from appliance.logs import get_logger
 from appliance.operations.monitor import Monitor
 from appliance.operations.secrets import load_secret
@@ -63,11 +64,13 @@ class Prepared:
 def _local_model(settings: Settings) -> ChatModel:
     """The client of the model on this machine: our own engine, or vLLM."""
     if settings.backend == "vllm":
+        entry = weights.active(settings)
         return OpenAIChatModel(
             settings.vllm_url,
-            model=weights.active(settings).name,
+            model=entry.name,
             timeout=settings.engine_timeout,
             capabilities=VLLM,
+            breaks=template(entry.template),
         )
     return OpenAIChatModel(socket=settings.engine_socket, timeout=settings.engine_timeout)
 

@@ -128,7 +128,9 @@ def use(name: str, as_json: bool) -> None:
         )
     entry = Catalog.load().entry(name)
     weights.locate(settings, entry)
-    running = bool(engine_keeper.health(settings.engine_socket))
+    # vLLM serves the folder its settings name; only a restart makes it serve another one.
+    own_engine = settings.backend == "llamacpp"
+    running = own_engine and bool(engine_keeper.health(settings.engine_socket))
     if not running:
         weights.activate(settings, entry.name)
     else:

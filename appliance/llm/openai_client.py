@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from appliance.errors import ModelRejected, ModelUnavailable
 from appliance.llm import openai_wire as wire
 from appliance.llm.capabilities import ENGINE, Dialect
 from appliance.llm.interface import ChatMessage, Chunk, Completion, ModelHealth, Structured
+from appliance.llm.templates import Template, neutralised
 from appliance.logs import get_logger
 
 log = get_logger()
@@ -45,6 +47,8 @@ class OpenAIChatModel:
     :param headers: read anew for every completion: more headers to send, such as a key.
     :param heard: told the status and headers of whatever answers a completion.
     :param reasoning: how hard a model that thinks first may think, in the server's words.
+    :param breaks: the template whose markers are broken in every message, for a server that takes
+        them for what they say wherever they stand.
     """
 
     def __init__(
@@ -58,11 +62,13 @@ class OpenAIChatModel:
         headers: Callable[[], Mapping[str, str]] = dict,
         heard: Callable[[int, Mapping[str, str]], None] | None = None,
         reasoning: str | None = None,
+        breaks: Template | None = None,
     ) -> None:
         self.capabilities = capabilities
         self._headers = headers
         self._heard = heard
         self._reasoning = reasoning
+        self._breaks = breaks
         self._model = model
         self._timeout = timeout
         transport = httpx.AsyncHTTPTransport(
@@ -143,7 +149,9 @@ class OpenAIChatModel:
                 response = await self._client.get("/health")
         except (httpx.HTTPError, OSError, TimeoutError) as error:
             return ModelHealth("down", self._model, detail=_named(error))
-        return wire.health(response.content, success=response.is_success)
+        seen = wire.health(response.content, success=response.is_success)
+        # vLLM does not say what it serves; what it was asked for is what it would refuse otherwise.
+        return seen if seen.model else replace(seen, model=self._model)
 
     async def aclose(self) -> None:
         """Release connections."""
@@ -154,8 +162,7 @@ class OpenAIChatModel:
     ) -> dict[str, Any]:
         body: dict[str, Any] = {
             "messages": [
-                {"role": message.role, "content": _sendable(message.content)}
-                for message in messages
+                {"role": message.role, "content": self._content(message)} for message in messages
             ],
             self.capabilities.limit: max_tokens,
             "temperature": 0,
@@ -169,6 +176,10 @@ class OpenAIChatModel:
         if self._model is not None:
             body["model"] = self._model
         return body
+
+    def _content(self, message: ChatMessage) -> str:
+        text = _sendable(message.content)
+        return text if self._breaks is None else neutralised(text, self._breaks)
 
     async def _send(self, body: dict[str, Any], *, stream: bool = False) -> httpx.Response:
         request = self._client.build_request(

@@ -179,6 +179,10 @@ def _decoded(data: bytes) -> _Reply:
 
 
 def _reason(said: str | None) -> Literal["stop", "length"]:
+    """:raises ModelUnavailable: the server gave up, as one that is being stopped: half an answer
+    must not pass for a whole one."""
+    if said in ("abort", "error"):
+        raise ModelUnavailable(f"The model's answer broke off ({said}).")
     return "length" if said == "length" else "stop"
 
 

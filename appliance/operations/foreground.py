@@ -8,6 +8,7 @@ import time
 import httpx
 
 from appliance.errors import ApplianceError, Conflict
+from appliance.operations.engine_keeper import health
 from appliance.operations.locks import hold_lock
 from appliance.operations.processes import Child, StopRequested, appliance_command
 from appliance.settings import Settings, ensure_folders
@@ -50,7 +51,7 @@ class Foreground:
 
     def _keep(self, stop: StopRequested) -> None:
         started = time.monotonic()
-        ready = False
+        ready = told = False
         starts = 0
         while not stop.seen:
             self._engine.keep()
@@ -63,6 +64,12 @@ class Foreground:
                 ready = self._is_ready()
                 if ready:
                     self._say(f"Ready after {time.monotonic() - started:.1f} s: {self.address}")
+            elif not told and (capacity := health(self._settings.engine_socket).get("capacity")):
+                told = True
+                self._say(
+                    f"This box: about {capacity['customers_at_once']} customers at once, first "
+                    f"words in {capacity['first_words']:.1f} s; 'appliance bench' measures more."
+                )
             time.sleep(LOOK_SECONDS)
         self._say("Stopping.")
 

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from appliance.operations.engine_keeper import health as engine_health
 from tests.appliance_process import (
     COMMAND,
     FAQS,
@@ -467,6 +468,42 @@ def test_the_engine_dies_and_comes_back(breakable: ApplianceProcess) -> None:
         assert desk.engine != killed
         assert desk.keeper == keeper
     assert _drafts_again(desk, "engine-up")
+
+
+@pytest.mark.parametrize("count", [16])
+def test_sixteen_streams_lose_their_engine_and_every_customer_gets_an_answer(
+    breakable: ApplianceProcess, count: int
+) -> None:
+    desk = breakable
+    api, killed = desk.api, desk.engine
+
+    def ask(number: int) -> dict[str, Any]:
+        question = f"{QUESTIONS[number % len(QUESTIONS)]} I am customer {number}."
+        body = {"user_id": f"killed-{number}", "message": question}
+        with (
+            desk.client("customer") as client,
+            client.stream("POST", "/query/stream", json=body) as answer,
+        ):
+            events = dict(read_events(answer.iter_lines()))
+        answered: dict[str, Any] = events["answer"]
+        return answered
+
+    with ThreadPoolExecutor(count) as pool:
+        under_way = [pool.submit(ask, number) for number in range(count)]
+        until(
+            lambda: engine_health(desk.sockets / "engine.sock").get("running", 0) >= 4,
+            "the engine at work for several customers",
+        )
+        desk.kill(killed, signal.SIGKILL)
+        answers = [future.result() for future in under_way]
+    assert all(answer["response"] for answer in answers)
+    outcomes = [answer["metadata"]["outcome"] for answer in answers]
+    assert outcomes.count("answered") >= count * 0.8
+    assert any(answer["metadata"]["mode"] == "curated" for answer in answers)
+    desk.wait_ready()
+    assert desk.api == api
+    assert desk.engine != killed
+    assert _drafts_again(desk, "after-sixteen")
 
 
 def test_the_keeper_of_the_engine_dies_and_comes_back(breakable: ApplianceProcess) -> None:

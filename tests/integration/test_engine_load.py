@@ -27,7 +27,9 @@ pytestmark = pytest.mark.anyio
 LONG = "word " * 6000
 """Some seconds of prefill on two cores."""
 LOUD = {"temperature": 2, "seed": 1, "max_tokens": 4000}
-"""Sampling that does not come to an end by itself."""
+"""Sampling that does not come to an end by itself, beside the others in a context of its own."""
+SIDE_BY_SIDE = {**LOUD, "max_tokens": 900}
+"""The same among the others."""
 
 
 @contextlib.asynccontextmanager
@@ -82,7 +84,9 @@ async def test_a_full_queue_answers_429_and_health_stays_quick(start_engine: Sta
     )
     async with connected(engine) as client:
         await client.post("/v1/chat/completions", json=body("Hi"))
-        running = asyncio.create_task(client.post("/v1/chat/completions", json=body("Hi", **LOUD)))
+        running = asyncio.create_task(
+            client.post("/v1/chat/completions", json=body("Hi", **SIDE_BY_SIDE))
+        )
         await asyncio.sleep(0.3)
         others = [
             asyncio.create_task(client.post("/v1/chat/completions", json=body("Hi")))
@@ -116,7 +120,9 @@ async def test_a_full_queue_answers_429_and_health_stays_quick(start_engine: Sta
 async def test_a_waiting_client_that_leaves_is_never_answered(start_engine: StartEngine) -> None:
     engine = start_engine(environment={"APPLIANCE_ENGINE_STREAMS": "1"})
     async with connected(engine) as client:
-        running = asyncio.create_task(client.post("/v1/chat/completions", json=body("Hi", **LOUD)))
+        running = asyncio.create_task(
+            client.post("/v1/chat/completions", json=body("Hi", **SIDE_BY_SIDE))
+        )
         await under_way(engine, running=1)
         before = len(engine.lines("completion"))
         for stream in (True, False):
@@ -228,7 +234,9 @@ async def test_mixed_requests_and_clients_that_leave_take_nothing_with_them(
     start_engine: StartEngine, count: int
 ) -> None:
     """Every kind of request, wrong ones too, a third of them given up at some moment."""
-    engine = start_engine(environment={"APPLIANCE_ENGINE_QUEUE": "64"})
+    engine = start_engine(
+        environment={"APPLIANCE_ENGINE_QUEUE": "64", "APPLIANCE_ENGINE_TIMEOUT": "600"}
+    )
     chance = random.Random(11)
     statuses: Counter[int] = Counter()
 

@@ -205,6 +205,9 @@ class RejectingModel(ScriptedModel):
 
         return refuse()
 
+    async def complete(self, *args: object, **kwargs: object):  # type: ignore[no-untyped-def,override]
+        raise ModelRejected("The context is too long.")
+
 
 async def test_a_model_that_refuses_the_request_costs_no_answer() -> None:
     given, _ = await answer(RejectingModel(), understood(query(), FOUND))
@@ -401,3 +404,46 @@ async def test_one_agent_serves_many_queries_at_once() -> None:
     wanted = [FOUND[:1], (passage(HOURS, 0.7),)] * 4
     cited = await asyncio.gather(*(one(found) for found in wanted))
     assert cited == [found[0].article.id for found in wanted]
+
+
+# --- quoted answers -------------------------------------------------------------------------------
+
+
+async def quoted(
+    model: ChatModel, left: asyncio.Event | None = None, found: tuple[Passage, ...] = FOUND
+) -> Answer:
+    run, _ = run_heard()
+    run.left = left or run.left
+    responder = Responder(model, "account", "quoted")
+    update = await responder(understood(query("How do I reset it?"), passages=found), run)
+    return update["answer"]
+
+
+async def test_a_quoted_answer_says_the_chosen_sentences_in_the_articles_order() -> None:
+    given = await quoted(ScriptedModel(["3, 1"]))
+    assert given.mode == "quoted"
+    assert given.response.endswith(f"\n\n{PARTS[0]} {PARTS[2]}")
+    assert [citation.id for citation in given.citations] == [PASSWORD.id]
+    assert given.tokens.prompt > 0
+
+
+async def test_without_a_model_a_quoted_answer_is_the_article() -> None:
+    for model in (ScriptedModel(fail_after=0), RejectingModel()):
+        given = await quoted(model)
+        assert given.mode == "curated"
+        assert given.response.endswith(" ".join(PARTS))
+
+
+async def test_a_customer_who_left_is_quoted_nothing_more() -> None:
+    left = asyncio.Event()
+    left.set()
+    given = await quoted(ScriptedModel(["1"]), left)
+    assert given.mode == "curated"
+
+
+async def test_curated_answers_ask_no_model() -> None:
+    model = ScriptedModel(["1"])
+    run, _ = run_heard()
+    responder = Responder(model, "account", "curated")
+    update = await responder(understood(query("How do I reset it?"), passages=FOUND), run)
+    assert (update["answer"].mode, model.calls) == ("curated", [])

@@ -17,15 +17,13 @@ from appliance.errors import ApplianceError
 from appliance.evaluation.bench import wire
 from appliance.evaluation.bench.desk import Asked, ask, at_once, percentiles, summary
 from appliance.evaluation.bench.limit import PROMPT, READ, RawLoop, Seam, in_turns
-from appliance.llm.engine.tuning import Tuning
+from appliance.llm.engine.tuning import PATIENCE_SECONDS, Capacity, Tuning
 from appliance.llm.interface import ChatModel
 from appliance.llm.templates import template
 from appliance.services.answer_query import AnswerQuery
 
 STREAMS: Final = (1, 2, 4, 8, 16)
 CUSTOMERS: Final = 8
-PATIENCE_SECONDS: Final = 5.0
-"""A customer who waits longer for an answer looks for a telephone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +117,7 @@ async def queries(
         told["pipeline"] = _against_pipeline(usual, loads[default], default)
     rate = loads[default]["queries_a_second"]
     words = told["one_customer"][default]["first_words"]["p50"]
-    told["this_box"] = {
-        "customers_at_once": max(1, int(rate * PATIENCE_SECONDS)),
-        "first_words": words,
-    }
+    told["this_box"] = Capacity(max(1, int(rate * PATIENCE_SECONDS)), words)
     return told
 
 

@@ -12,7 +12,7 @@ from appliance.llm.catalog import Entry
 from appliance.llm.engine.requantize import Served, choose
 from appliance.llm.engine.runtime import Runtime
 from appliance.llm.engine.scheduler import Loaded
-from appliance.llm.engine.tuning import Tuning, available_cores, tune
+from appliance.llm.engine.tuning import Tuning, available_cores, capacity, tune
 from appliance.llm.templates import template
 from appliance.logs import get_logger
 from appliance.settings import Settings
@@ -35,7 +35,7 @@ def load(settings: Settings, entry: Entry, report: Callable[[str], None]) -> Loa
         kept_bytes=settings.engine_cache_mib << 20,
         drafts=tuning.drafts,
     )
-    return Loaded(runtime, served.sha256)
+    return Loaded(runtime, served.sha256, capacity(tuning))
 
 
 def prepare(

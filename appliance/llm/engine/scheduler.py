@@ -16,13 +16,16 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from appliance.errors import ApplianceError, ModelError, NotReady, RateLimited
 from appliance.llm.engine.speed import Speed
 from appliance.llm.engine.work import CancelFlag, Ended, Event, Failed, Finished, Job, Work
 from appliance.llm.interface import ChatMessage, Structured
 from appliance.logs import get_logger
+
+if TYPE_CHECKING:
+    from appliance.llm.engine.tuning import Capacity
 
 log = get_logger()
 
@@ -68,6 +71,7 @@ class Loaded:
 
     generator: Generator
     sha256: str
+    capacity: Capacity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Status:
     sha256: str | None = None
     file_type: str | None = None
     detail: str = ""
+    capacity: Capacity | None = None
 
 
 class Ticket:
@@ -234,6 +239,7 @@ class Scheduler:
             sha256=loaded.sha256,
             file_type=generator.file_type,
             detail="",
+            capacity=loaded.capacity,
         )
         log.info("model loaded", seconds=round(time.monotonic() - started, 1), sha256=loaded.sha256)
         while not self._stopping:

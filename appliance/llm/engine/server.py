@@ -76,6 +76,7 @@ async def health(request: Connection) -> Answer:
         "running": running,
         "waiting": waiting,
         "pid": os.getpid(),
+        "capacity": status.capacity,
     }
     return _json(body, status=200 if status.state == "ok" else 503)
 

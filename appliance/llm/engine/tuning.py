@@ -29,6 +29,12 @@ GAIN_MIN: Final = 1.1
 DRAFT_COST_MAX: Final = 5.0
 """Most single tokens that checking a draft may cost: drafts that go on come true for six of seven
 tokens in copied sentences, and one in three drafts fails."""
+PATIENCE_SECONDS: Final = 5.0
+"""A customer who waits longer for an answer looks for a telephone."""
+PROMPT_TOKENS: Final = 120
+ANSWER_TOKENS: Final = 40
+SENTENCE_TOKENS: Final = 20
+"""A query of the desk: what is new in its prompt, and what is written for it."""
 _READ = 128
 _WARM_UP = 16
 _REPETITIONS = 7
@@ -65,6 +71,27 @@ class Tuning(msgspec.Struct, frozen=True):
     def threads(self) -> Threads:
         """The threads to serve with."""
         return Threads(self.single, self.batch)
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """What a box should carry, worked out from its tuning."""
+
+    customers_at_once: int
+    """Customers whose answers are ready within ``PATIENCE_SECONDS`` when all ask together."""
+    first_words: float
+    """Seconds until one customer sees the first sentence from an article."""
+
+
+def capacity(tuning: Tuning) -> Capacity | None:
+    """What this box should carry; None where nothing was measured."""
+    by_threads = {measured.threads: measured for measured in tuning.measured}
+    batch, single = by_threads.get(tuning.batch), by_threads.get(tuning.single)
+    if batch is None or single is None:
+        return None
+    reading = PROMPT_TOKENS * batch.read / _READ
+    writing = ANSWER_TOKENS * batch.draft / (DRAFT + 1)
+    at_once = max(1, int(PATIENCE_SECONDS / (reading + writing)))
+    return Capacity(at_once, round(reading + SENTENCE_TOKENS * single.one_token, 2))
 
 
 def tune(
