@@ -15,7 +15,7 @@ from string import Template
 
 from appliance.answering import wording
 from appliance.answering.drafting import DraftUsage, draft_sentences, unless_left
-from appliance.answering.grounding import supporting_passage, unsaid
+from appliance.answering.grounding import is_hopeless, supporting_passage, unsaid
 from appliance.answering.quoting import chosen, listed, quotable
 from appliance.answering.selection import fitting, for_prompt
 from appliance.domain.answer import Answer, Citation, Mode
@@ -145,7 +145,11 @@ class Responder:
         stream = self._model.stream(
             self._messages(state, for_prompt(passages)), max_tokens=ANSWER_MAX_TOKENS
         )
-        async with aclosing(draft_sentences(stream, usage, told.run.left)) as draft:
+
+        def hopeless(begun: str) -> bool:
+            return is_hopeless(begun, passages)
+
+        async with aclosing(draft_sentences(stream, usage, told.run.left, hopeless)) as draft:
             async for sentence in draft:
                 source = supporting_passage(sentence, passages)
                 if source is None:
@@ -197,7 +201,6 @@ class Responder:
             passages="\n\n".join(p.article.answer[:PROMPT_CHARS] for p in passages),
             history=_told(state["query"].history),
             sentiment=state["sentiment"].lower(),
-            priority=state["priority"],
             query=state["query"].text[:PROMPT_CHARS],
         )
         return [ChatMessage("system", self._system), ChatMessage("user", request)]

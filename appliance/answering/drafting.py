@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -28,9 +28,14 @@ class DraftUsage:
 
 
 async def draft_sentences(
-    stream: AsyncIterator[Chunk], usage: DraftUsage, left: asyncio.Event
+    stream: AsyncIterator[Chunk],
+    usage: DraftUsage,
+    left: asyncio.Event,
+    is_hopeless: Callable[[str], bool] = lambda begun: False,
 ) -> AsyncGenerator[str, None]:
     """Yield each sentence of a completion as soon as the next one begins.
+
+    A sentence that is hopeless already is yielded as far as it goes, and is the last one.
 
     A tail that the token limit cut off is dropped: half a sentence may say the opposite of the
     whole.
@@ -53,6 +58,9 @@ async def draft_sentences(
                 yield sentence
             # White space at the end belongs to the text: the next token goes on behind it.
             pending = rest + pending[len(pending.rstrip()) :]
+        if is_hopeless(pending):
+            yield pending.strip()
+            return
     tail = pending.strip()
     if tail and (finished == "stop" or tail.endswith(_TERMINATED)):
         yield tail
@@ -60,6 +68,9 @@ async def draft_sentences(
 
 async def unless_left(left: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
     """The work's result, given up with ModelUnavailable once ``left`` is set."""
+    if left.is_set():
+        work.close()
+        raise ModelUnavailable("Nobody waits for the model any more.")
     task = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(left.wait())
     try:

@@ -59,6 +59,21 @@ def is_supported(sentence: str, source: str) -> bool:
     )
 
 
+def is_hopeless(begun: str, passages: Sequence[Passage]) -> bool:
+    """Whether a sentence that begins like this cannot become one that is supported.
+
+    Its last word may still grow, so it is not looked at. To stop here instead of at the full stop
+    saves most of what a model writes in vain.
+    """
+    finished = begun.rstrip().rpartition(" ")[0] if not begun[-1:].isspace() else begun
+    gist = _gist(finished)
+    return bool(gist) and not any(
+        gist == _gist(part)[: len(gist)]
+        for passage in passages
+        for part in sentences(passage.article.answer)
+    )
+
+
 def unsaid(article: Article, said: Iterable[str]) -> list[str]:
     """Sentences of the article, in order, that none of the sentences already said repeats whole."""
     gists = {_gist(sentence) for sentence in said}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TURNS = 5
 QUERIES = 72
 QUICK_TURNS = 1
-QUICK_QUERIES = 18
+QUICK_QUERIES = 36
 
 
 @click.command()
@@ -73,7 +73,7 @@ async def _measure(
     texts = texts[: QUICK_QUERIES if quick else QUERIES]
     turns = QUICK_TURNS if quick else TURNS
     streams = (1, 8) if quick else benches.STREAMS
-    length = turns * len(streams) + len(texts) // 2 + 3 + len(texts)
+    length = turns * len(streams) + len(texts) // 3 + 3 + len(texts)
     with progress(length, "bench") as bar:
 
         def tick(_: str) -> None:

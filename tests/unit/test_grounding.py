@@ -14,12 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.answering.grounding import is_supported, supporting_passage, unsaid
+from appliance.answering.grounding import (
+    is_hopeless,
+    is_supported,
+    supporting_passage,
+    unsaid,
+)
 from appliance.domain.passage import Article
 from appliance.domain.text import sentences
 from appliance.knowledge.importers import read_faqs
 from appliance.settings import HOME
-from tests.builders import CRASH, PASSWORD, REFUND, passage
+from tests.builders import CRASH, PASSWORD, REFUND, SMALL_BASE, passage
 
 ARTICLES = read_faqs(Path(HOME) / "kb" / "faqs.json")
 SENTENCES = [(article, part) for article in ARTICLES for part in sentences(article.answer)]
@@ -298,3 +303,30 @@ def test_half_a_sentence_does_not_count_as_said() -> None:
 def test_a_sentence_with_other_numbers_does_not_count_as_said() -> None:
     whole = "The password reset link is valid for 60 minutes and works only once."
     assert whole in unsaid(PASSWORD, [whole.replace("60", "90")])
+
+
+@pytest.mark.parametrize(
+    ("begun", "hopeless"),
+    [
+        ("", False),
+        ("The", False),
+        ("A forgotten pass", False),
+        ("A forgotten password is reset through the Forgot", False),
+        ("A forgotten password was", False),
+        ("The article explains", True),
+        ("A forgotten password is sent", False),
+        ("A forgotten password is sent by", True),
+        ("Monthly renewals are", False),
+    ],
+)
+def test_a_sentence_is_given_up_as_soon_as_nothing_can_come_of_it(
+    begun: str, hopeless: bool
+) -> None:
+    assert is_hopeless(begun, [passage(PASSWORD), passage(REFUND)]) is hopeless
+
+
+@pytest.mark.parametrize("article", SMALL_BASE, ids=lambda article: article.id)
+def test_no_beginning_of_a_supported_sentence_is_hopeless(article: Article) -> None:
+    for part in sentences(article.answer):
+        assert is_supported(part, article.answer)
+        assert not any(is_hopeless(part[:end], [passage(article)]) for end in range(len(part) + 1))

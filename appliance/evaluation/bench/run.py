@@ -84,13 +84,17 @@ async def queries(
 ) -> dict[str, Any]:
     """Whole queries: each text in every mode and, where asked for, through the usual pipeline.
 
-    The first half is asked by one customer at a time, the second by several at once, so that no
-    prompt is known from before.
+    A third is asked by one customer at a time, the others by several at once, most of them in the
+    default mode, so that no prompt is known from before.
     """
-    half = len(texts) // 2
+    alone = len(texts) // 3
+    others = len(desks) - 1
+    each = CUSTOMERS
+    load = {mode: each for mode in desks if mode != default}
+    load[default] = max(each, len(texts) - alone - others * each)
     by_mode: dict[str, list[Asked]] = {mode: [] for mode in desks}
     usual: list[tuple[dict[str, Any], dict[str, Asked]]] = []
-    for text in texts[:half]:
+    for text in texts[:alone]:
         answers = {mode: await ask(desk, text) for mode, desk in desks.items()}
         for mode, answer in answers.items():
             by_mode[mode].append(answer)
@@ -99,9 +103,9 @@ async def queries(
         tick("queries")
     loads = {}
     together: dict[str, list[Asked]] = {}
-    share = (len(texts) - half) // max(1, len(desks))
-    for number, (mode, desk) in enumerate(desks.items()):
-        part = texts[half + number * share : half + (number + 1) * share]
+    left = list(texts[alone:])
+    for mode, desk in desks.items():
+        part, left = left[: load[mode]], left[load[mode] :]
         together[mode], seconds = await at_once(lambda t, d=desk: ask(d, t), part, CUSTOMERS)  # type: ignore[misc]
         loads[mode] = {
             **summary(together[mode]),

@@ -143,7 +143,9 @@ class Lane:
 
     def _keep(self, stream: Stream, at: int) -> None:
         tokens = as_tokens(stream.tokens)
-        if len(tokens) >= SHORTEST_SHARED and not self._store.covers(tokens):
+        if len(tokens) < SHORTEST_SHARED or self._store.covers(tokens):
+            return
+        if self._context.saved_size(at) <= self._store.limit:
             self._store.put(tokens, self._context.save(at))
 
     # --- reading prompts --------------------------------------------------------------------------

@@ -267,9 +267,13 @@ class Context:
         """Drop everything from ``position`` on out of a sequence's cache."""
         _c.llama_memory_seq_rm(self._memory, sequence, position, -1)
 
+    def saved_size(self, sequence: int) -> int:
+        """Bytes that a copy of a sequence's cache takes."""
+        return int(_c.llama_state_seq_get_size(self._context, sequence))
+
     def save(self, sequence: int) -> ctypes.Array[ctypes.c_uint8]:
         """A copy of a sequence's cache."""
-        size = _c.llama_state_seq_get_size(self._context, sequence)
+        size = self.saved_size(sequence)
         buffer: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
         written = _c.llama_state_seq_get_data(self._context, buffer, size, sequence)
         if written != size:

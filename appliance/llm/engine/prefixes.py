@@ -31,7 +31,7 @@ class PrefixStore:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._kept: list[Kept] = []  # the most recently useful last
         self.size = 0
 
@@ -56,14 +56,14 @@ class PrefixStore:
 
     def put(self, tokens: NDArray[np.int32], cache: Saved) -> None:
         """Keep a copy, instead of those it goes on from; too large a one is not kept."""
-        if len(cache) > self._limit:
+        if len(cache) > self.limit:
             return
         for kept in list(self._kept):
             if shared_prefix(kept.tokens, tokens) == len(kept.tokens):
                 self._drop(kept)
         self._kept.append(Kept(tokens, cache))
         self.size += len(cache)
-        while self.size > self._limit:
+        while self.size > self.limit:
             self._drop(self._kept[0])
 
     def clear(self) -> None:
