@@ -44,9 +44,11 @@ async def draft_sentences(
         any more.
     """
     pending = ""
+    pieces = 0
     finished = None
     async for chunk in _until(left, stream):
         pending += chunk.text
+        pieces += bool(chunk.text)
         if chunk.usage is not None:
             usage.tokens = chunk.usage
         usage.model = chunk.model or usage.model
@@ -59,6 +61,9 @@ async def draft_sentences(
             # White space at the end belongs to the text: the next token goes on behind it.
             pending = rest + pending[len(pending.rstrip()) :]
         if is_hopeless(pending):
+            if usage.tokens == TokenUsage():
+                # A server that counts at the end only will not tell any more; a piece is a token.
+                usage.tokens = TokenUsage(generated=pieces)
             yield pending.strip()
             return
     tail = pending.strip()

@@ -438,8 +438,8 @@ def test_more_at_once_than_the_engine_takes_are_all_answered(
         return desk.ask(QUESTIONS[number % len(QUESTIONS)], user=f"crowd-{number}")
 
     before = desk.log.stat().st_size
-    with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(ask, range(12)))
+    with ThreadPoolExecutor(36) as pool:
+        answers = list(pool.map(ask, range(36)))
     assert {answer["metadata"]["outcome"] for answer in answers} == {"answered"}
     assert all(cited(answer) for answer in answers)
     assert desk.events("answered_without_model", after=before)
