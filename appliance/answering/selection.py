@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from appliance.domain.passage import Passage
-from appliance.domain.policy import FIT_MIN, PASSAGES_IN_PROMPT, PROMPT_LEAD
+from appliance.domain.policy import (
+    CERTAIN_MIN,
+    FIT_MIN,
+    PASSAGES_IN_PROMPT,
+    PROMPT_LEAD,
+    RIVAL_LEAD,
+)
 
 
 def fitting(passages: Sequence[Passage]) -> tuple[Passage, ...]:
@@ -17,10 +23,26 @@ def fitting(passages: Sequence[Passage]) -> tuple[Passage, ...]:
     if not passages:
         return ()
     best, *others = sorted(passages, key=lambda passage: passage.score, reverse=True)
-    lead = best.score - others[0].score if others else 0.0
-    if best.score + lead < FIT_MIN.value:
+    if _fit(passages) < FIT_MIN.value:
         return ()
     return (best, *(passage for passage in others if passage.score >= FIT_MIN.value))
+
+
+def is_certain(passages: Sequence[Passage]) -> bool:
+    """Whether the best passage fits so well that the answer need not say that it may be another."""
+    return _fit(passages) >= CERTAIN_MIN.value
+
+
+def rivals(passages: Sequence[Passage]) -> tuple[Passage, ...]:
+    """The passage behind the best one where the two are too near to tell which of them the customer
+    means: an answer that leaves it out is wrong as often as not."""
+    return tuple(p for p in passages[1:2] if passages[0].score - p.score < RIVAL_LEAD.value)
+
+
+def _fit(passages: Sequence[Passage]) -> float:
+    """The score of the best passage and its lead over the next one."""
+    first, *others = sorted((passage.score for passage in passages), reverse=True)
+    return first + (first - others[0] if others else 0.0)
 
 
 def for_prompt(passages: Sequence[Passage]) -> tuple[Passage, ...]:

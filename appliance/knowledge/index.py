@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from appliance.domain.passage import Article, Passage
-from appliance.domain.policy import CATEGORY_HINT, VOTE_SHARPNESS, VOTERS
+from appliance.domain.policy import CATEGORY_HINT, TERMS_WEIGHT, VOTE_SHARPNESS, VOTERS
 from appliance.domain.text import sentences
 from appliance.knowledge.embedding import Embedder, Vectors
+from appliance.knowledge.terms import Terms
 from appliance.logs import get_logger
 
 log = get_logger()
@@ -50,18 +51,25 @@ class KnowledgeIndex:
 
     spans: tuple[tuple[int, int], ...]
     """Where each article's sentences begin and end among the rows."""
+    terms: Terms
+    """The words of each article, question and answer together."""
 
     def search(
-        self, vector: npt.NDArray[np.float32], *, limit: int, category: str | None = None
+        self,
+        text: str,
+        vector: npt.NDArray[np.float32],
+        *,
+        limit: int,
+        category: str | None = None,
     ) -> tuple[Passage, ...]:
         """The ``limit`` best articles, best first; as many as there are."""
-        found = self._candidates(vector, limit, category) if limit > 0 else []
+        found = self._candidates(text, vector, limit, category) if limit > 0 else []
         return tuple(sorted(found, key=lambda passage: passage.score, reverse=True)[:limit])
 
-    def categories(self, vector: npt.NDArray[np.float32]) -> dict[str, float]:
+    def categories(self, text: str, vector: npt.NDArray[np.float32]) -> dict[str, float]:
         """How the articles near a query vote for its category: shares that add up to 1, or
         nothing."""
-        found = self.search(vector, limit=VOTERS)
+        found = self.search(text, vector, limit=VOTERS)
         if not found:
             return {}
         scores = np.array([passage.score for passage in found])
@@ -74,9 +82,10 @@ class KnowledgeIndex:
         return shares
 
     def _candidates(
-        self, vector: npt.NDArray[np.float32], limit: int, category: str | None
+        self, text: str, vector: npt.NDArray[np.float32], limit: int, category: str | None
     ) -> list[Passage]:
-        """Articles whose text, or one of whose sentences, is among the nearest, scored exactly."""
+        """Articles whose text, or one of whose sentences, is among the nearest, or which have most
+        of the query's words, scored exactly."""
         if not self.articles:
             return []
         query = vector.reshape(1, -1)
@@ -88,13 +97,18 @@ class KnowledgeIndex:
             query, min(len(self.articles), 2 * limit), params=whole
         )
         _, rows = self.faiss_index.search(query, min(len(self.rows), 4 * limit))
-        owners = dict.fromkeys([*articles[0].tolist(), *self.owners[rows[0]].tolist()])
+        coverage = self.terms.coverage(text)
+        worded = np.argsort(-coverage, kind="stable")[:limit]
+        owners = dict.fromkeys(
+            [*articles[0].tolist(), *self.owners[rows[0]].tolist(), *worded.tolist()]
+        )
         found = []
         for owner in owners:
             first, last = self.spans[owner]
             cosines = self.rows[first:last] @ vector
             best = int(cosines.argmax())
             score = (float(self.rows[owner] @ vector) + float(cosines[best])) / 2
+            score += TERMS_WEIGHT.value * float(coverage[owner])
             score += CATEGORY_HINT if self.articles[owner].category == category else 0.0
             found.append(Passage(self.articles[owner], round(score, 4), self.texts[first + best]))
         return found
@@ -124,7 +138,14 @@ def build(
     index = faiss.IndexFlatIP(embedder.dimensions)
     index.add(rows)
     return KnowledgeIndex(
-        fingerprint(embedder, digest), tuple(articles), texts, owners, rows, index, spans
+        fingerprint(embedder, digest),
+        tuple(articles),
+        texts,
+        owners,
+        rows,
+        index,
+        spans,
+        Terms(texts[: len(articles)]),
     )
 
 
@@ -185,4 +206,13 @@ def load(
     rows = np.zeros((0, index.d), dtype=np.float32)
     if index.ntotal:
         rows = np.asarray(index.reconstruct_n(0, index.ntotal), dtype=np.float32)
-    return KnowledgeIndex(wanted, tuple(articles), texts, owners, rows, index, spans)
+    return KnowledgeIndex(
+        wanted,
+        tuple(articles),
+        texts,
+        owners,
+        rows,
+        index,
+        spans,
+        Terms(texts[: len(articles)]),
+    )

@@ -45,6 +45,10 @@ _STAFF = (
     rf"(?:{_HUMAN}|(?:support\s+|service\s+|qualified\s+)*(?:agent|rep|advis[eo]r|specialist|someone|somebody|"
     r"anyone|anybody|person|supervisor|manager|member\s+of\s+(?:staff|the\s+team|your\s+team)))"
 )
+_ANYONE = (
+    r"someone|somebody|anyone|anybody|one\s+of\s+(?:you|your\s+\w+(?:\s+at\s+the\s+\w+)?)"
+    r"|a\s+member\s+of\s+(?:staff|your\s+team|the\s+team)|(?:one\s+of\s+)?your\s+(?:people|staff|colleagues?)"
+)
 _SOME = r"(?:a|an|the|any|some|one\s+of\s+your|your)"
 _NOT_A_FEATURE = (
     r"(?!\s+(?:in|within|inside|from|on)\s+(?:my|our)\b)"
@@ -65,6 +69,12 @@ _PERSON = re.compile(
   | \b(?:someone|somebody|anyone|anybody|a\s+person|an?\s+agent)\s+(?:\w+\s+)?
         (?:call|ring|phone)\s+(?:me|us)\b
   | \b(?:please|pls|just)\s+(?:call|ring|phone)\s+me\b
+  | \b(?:could|can|would|will|might|may)\s+
+        (?:{_ANYONE})\s+(?:please\s+)?(?:call|ring|phone)\b
+  | \b(?:who|{_ANYONE})\b[^.?!]{{0,60}}\b(?:take|takes|handle|handles|deal|deals|look|looks)\b
+        [^.?!]{{0,20}}\b(?:personally|in\s+person|with\s+(?:his|her|their)\s+own\s+eyes)\b
+  | \b(?:flesh\s+and\s+blood|with\s+a\s+pulse|living\s+soul)\b
+  | \bnot\s+(?:an?|another|the|your)\s+(?:(?:chat|ro)?-?bot|machine|computer)\s*(?:please|pls)?\W*$
   | \b(?:want|need|prefer|request|like)\s+(?:to\s+have\s+|to\s+get\s+)?(?:a|an|some)\s+
         {_HUMAN}\b{_NOT_A_FEATURE}
   | \b(?:want|need|request|arrange|like)\s+(?:to\s+\w+\s+)?a\s+call\s?back\b

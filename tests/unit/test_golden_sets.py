@@ -72,9 +72,9 @@ def test_no_example_is_there_twice() -> None:
 # --- golden queries -------------------------------------------------------------------------------
 
 
-def test_there_are_120_golden_queries_and_none_twice() -> None:
-    assert len(GOLDEN) == 120
-    assert len({plain(item.text) for item in GOLDEN}) == 120
+def test_there_are_250_golden_queries_and_none_twice() -> None:
+    assert len(GOLDEN) == 250
+    assert len({plain(item.text) for item in GOLDEN}) == 250
 
 
 def test_no_golden_text_is_an_example() -> None:

@@ -19,12 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.domain.passage import Article
-from appliance.domain.policy import CATEGORIES, CATEGORY_HINT
+from appliance.domain.policy import CATEGORIES, CATEGORY_HINT, TERMS_WEIGHT
 from appliance.domain.text import sentences
 from appliance.knowledge import index as indexes
 from appliance.knowledge.base import KnowledgeBase
 from appliance.knowledge.embedding import EncodingBridge, HashedEmbedder, Vectors
 from appliance.knowledge.index import KnowledgeIndex, build, load, save
+from appliance.knowledge.terms import Terms
 from tests.builders import CRASH, HOURS, PASSWORD, REFUND, SMALL_BASE
 
 ROWS = sum(1 + len(sentences(article.answer)) for article in SMALL_BASE)
@@ -71,7 +72,8 @@ def look(
     index: KnowledgeIndex, text: str, *, limit: int = 5, category: str | None = None
 ) -> list[tuple[str, float]]:
     vector = HashedEmbedder().encode([text])[0]
-    return [(p.article.id, p.score) for p in index.search(vector, limit=limit, category=category)]
+    found = index.search(text, vector, limit=limit, category=category)
+    return [(p.article.id, p.score) for p in found]
 
 
 # --- searching ------------------------------------------------------------------------------------
@@ -84,15 +86,41 @@ def test_a_question_finds_its_own_article_first(whole: KnowledgeIndex, article: 
 
 def test_the_nearest_sentence_is_named(whole: KnowledgeIndex) -> None:
     wanted = sentences(REFUND.answer)[1]
-    (best, *_) = whole.search(HashedEmbedder().encode([wanted])[0], limit=1)
+    (best, *_) = whole.search(wanted, HashedEmbedder().encode([wanted])[0], limit=1)
     assert (best.article, best.nearest) == (REFUND, wanted)
+
+
+def test_an_article_with_the_querys_rare_words_gains_and_one_without_does_not(
+    embedder: CountingEmbedder,
+) -> None:
+    codes = [
+        Article(
+            str(n), f"What does {code} mean?", f"{code} means that a part is worn.", "Technical"
+        )
+        for n, code in enumerate(("E-11", "E-12", "E-13"))
+    ]
+    index = build(embedder, "d", codes)
+    vector = embedder.encode(["screen"])[0]
+    plain = {p.article.id: p.score for p in index.search("", vector, limit=3)}
+    worded = {p.article.id: p.score for p in index.search("E-12 on screen", vector, limit=3)}
+    assert worded["1"] > plain["1"]
+    assert worded["1"] - plain["1"] <= TERMS_WEIGHT.value
+    assert max(worded, key=lambda each: worded[each]) == "1"
+
+
+def test_terms_count_rare_words_more_and_a_text_without_any_counts_nothing() -> None:
+    terms = Terms(["the pump is worn", "the pump leaks", "the valve leaks"])
+    assert terms.coverage("how do I").tolist() == [0, 0, 0]
+    assert terms.coverage("valve").tolist() == [0, 0, 1]
+    pump, both, other = terms.coverage("pump valve").tolist()
+    assert pump == both < other < 1
 
 
 def test_a_score_is_the_mean_of_the_article_and_its_nearest_sentence(
     whole: KnowledgeIndex,
 ) -> None:
     vector = HashedEmbedder().encode(["monthly renewals refund"])[0]
-    (best, *_) = whole.search(vector, limit=1)
+    (best, *_) = whole.search("", vector, limit=1)
     text = f"{best.article.question} {best.article.answer}"
     all_rows = HashedEmbedder().encode([text, *sentences(best.article.answer)])
     cosines = all_rows @ vector
@@ -153,7 +181,9 @@ def test_one_long_article_does_not_crowd_out_the_others(limit: int) -> None:
 
 
 def test_articles_vote_for_their_categories(whole: KnowledgeIndex) -> None:
-    votes = whole.categories(HashedEmbedder().encode(["refund of a new subscription"])[0])
+    votes = whole.categories(
+        "refund of a new subscription", HashedEmbedder().encode(["refund of a new subscription"])[0]
+    )
     assert sum(votes.values()) == pytest.approx(1.0)
     assert max(votes, key=lambda category: votes[category]) == "Billing"
     assert set(votes) <= set(CATEGORIES)
@@ -163,7 +193,7 @@ def test_an_empty_knowledge_base_finds_nothing(tmp_path: Path) -> None:
     embedder = CountingEmbedder()
     empty = build(embedder, "d0", [])
     assert look(empty, "anything") == []
-    assert empty.categories(HashedEmbedder().encode(["anything"])[0]) == {}
+    assert empty.categories("anything", HashedEmbedder().encode(["anything"])[0]) == {}
     assert embedder.texts == []
     save(empty, tmp_path)
     loaded = load(tmp_path, embedder, "d0", [])
@@ -321,14 +351,14 @@ async def test_an_import_is_visible_to_the_next_query(
     source = Source(PASSWORD, REFUND)
     base = KnowledgeBase(source, bridge, tmp_path)
     vector = await bridge.encode_one(CRASH.question)
-    assert CRASH not in [p.article for p in await base.search(vector, limit=3)]
+    assert CRASH not in [p.article for p in await base.search(CRASH.question, vector, limit=3)]
     source.now = (PASSWORD, REFUND, CRASH)
-    assert (await base.search(vector, limit=3))[0].article == CRASH
+    assert (await base.search(CRASH.question, vector, limit=3))[0].article == CRASH
     source.now = (PASSWORD,)
-    assert [p.article for p in await base.search(vector, limit=3)] == [PASSWORD]
+    assert [p.article for p in await base.search(CRASH.question, vector, limit=3)] == [PASSWORD]
     source.now = ()
-    assert await base.search(vector, limit=3) == ()
-    assert await base.categories(vector) == {}
+    assert await base.search(CRASH.question, vector, limit=3) == ()
+    assert await base.categories(CRASH.question, vector) == {}
 
 
 @pytest.mark.anyio
@@ -339,8 +369,8 @@ async def test_the_same_articles_are_read_and_embedded_once(
     base = KnowledgeBase(source, bridge, tmp_path)
     vector = await bridge.encode_one("password")
     for _ in range(5):
-        await base.search(vector, limit=3)
-        await base.categories(vector)
+        await base.search("password", vector, limit=3)
+        await base.categories("password", vector)
     assert source.reads == 1
     assert len(embedder.texts) == ROWS + 1
 
@@ -352,7 +382,7 @@ async def test_queries_at_once_wait_for_one_build(
     (tmp_path / "file").write_text("in the way, so that no query finds what another one saved")
     base = KnowledgeBase(Source(*SMALL_BASE), bridge, tmp_path / "file")
     vector = HashedEmbedder().encode(["password"])[0]
-    found = await asyncio.gather(*(base.search(vector, limit=2) for _ in range(20)))
+    found = await asyncio.gather(*(base.search("password", vector, limit=2) for _ in range(20)))
     assert len(set(found)) == 1
     assert len(embedder.texts) == ROWS
 
@@ -405,7 +435,7 @@ async def test_a_folder_that_cannot_be_written_costs_no_search(
     (tmp_path / "file").write_text("in the way")
     base = KnowledgeBase(Source(*SMALL_BASE), bridge, tmp_path / "file")
     vector = await bridge.encode_one(REFUND.question)
-    assert (await base.search(vector, limit=1))[0].article == REFUND
+    assert (await base.search(REFUND.question, vector, limit=1))[0].article == REFUND
 
 
 @given(st.lists(st.sampled_from(SMALL_BASE), unique=True, max_size=4), st.booleans())

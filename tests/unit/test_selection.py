@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.answering.selection import fitting, for_prompt
+from appliance.answering.selection import fitting, for_prompt, is_certain, rivals
 from appliance.domain.passage import Article, Passage
-from appliance.domain.policy import FIT_MIN, PASSAGES_IN_PROMPT, PROMPT_LEAD
+from appliance.domain.policy import (
+    CERTAIN_MIN,
+    FIT_MIN,
+    PASSAGES_IN_PROMPT,
+    PROMPT_LEAD,
+    RIVAL_LEAD,
+)
 
 FIT = FIT_MIN.value
 LEAD = PROMPT_LEAD.value
@@ -35,7 +41,7 @@ def scores(passages: tuple[Passage, ...]) -> list[float]:
         ((FIT - 0.01, FIT - 0.01), []),
         ((FIT - 0.02, FIT - 0.05), [FIT - 0.02]),
         ((FIT - 0.02, FIT - 0.03), []),
-        ((0.2, 0.02), [0.2]),
+        ((FIT / 2 + 0.01, 0.01), [FIT / 2 + 0.01]),
         ((0.0, 0.0, 0.0), []),
     ],
 )
@@ -92,3 +98,27 @@ def test_a_second_passage_is_shown_only_beside_the_best(
     given_scores: tuple[float, ...], shown: int
 ) -> None:
     assert len(for_prompt(found(*given_scores))) == shown
+
+
+@settings(deadline=None)
+@given(SCORES)
+def test_a_rival_is_the_second_best_and_near_the_best(given_scores: list[float]) -> None:
+    passages = fitting(found(*given_scores))
+    for rival in rivals(passages):
+        assert rival == passages[1]
+        assert passages[0].score - rival.score < RIVAL_LEAD.value
+    if len(passages) > 1 and passages[0].score - passages[1].score < RIVAL_LEAD.value:
+        assert rivals(passages)
+
+
+@settings(deadline=None)
+@given(SCORES)
+def test_what_is_certain_is_fit(given_scores: list[float]) -> None:
+    passages = found(*given_scores)
+    assert not passages or not is_certain(passages) or fitting(passages)
+
+
+def test_a_lead_makes_certain_what_its_score_alone_does_not() -> None:
+    score = CERTAIN_MIN.value - 0.02
+    assert not is_certain(found(score, score - 0.01))
+    assert is_certain(found(score, score - 0.03))
