@@ -23,8 +23,9 @@ class Passage:
     """An article found for a query.
 
     ``score`` is the mean of the cosines of the query to the whole article and to its nearest
-    sentence, -1 to 1, a little raised where the article is of the category that was understood;
-    higher is nearer. ``nearest`` is the sentence of the answer that is nearest to the query.
+    sentence, raised by the share of the query's words that the article has, and a little where the
+    article is of the category that was understood; higher is nearer. ``nearest`` is the sentence of
+    the answer that is nearest to the query.
     """
 
     article: Article

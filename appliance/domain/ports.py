@@ -40,13 +40,13 @@ class Search(Protocol):
     """Finds passages."""
 
     async def search(
-        self, vector: Vector, *, limit: int, category: str | None = None
+        self, text: str, vector: Vector, *, limit: int, category: str | None = None
     ) -> tuple[Passage, ...]:
-        """The best passages first. ``category`` is a soft hint: it reorders near ties, never
+        """The best passages for a text and its vector first. ``category`` is a soft hint: it reorders near ties, never
         hides."""
         ...
 
-    async def categories(self, vector: Vector) -> dict[str, float]:
+    async def categories(self, text: str, vector: Vector) -> dict[str, float]:
         """How the nearest articles vote for the query's category: shares that add up to 1, or
         nothing."""
         ...

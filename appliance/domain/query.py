@@ -32,7 +32,7 @@ class Query:
 
     ``case_reference`` is what people call this conversation, should it be handed over.
     ``recent_articles`` are best articles of this user's other unresolved conversations within the
-    repeat window.
+    repeat window. ``removed`` are the kinds of secrets that were taken out of ``text``.
     """
 
     text: str
@@ -42,3 +42,4 @@ class Query:
     topic: Topic | None = None
     vip: bool = False
     recent_articles: frozenset[str] = field(default_factory=frozenset)
+    removed: tuple[str, ...] = ()

@@ -224,20 +224,26 @@ def _is_noise(word: str) -> bool:
 # --- passwords ------------------------------------------------------------------------------------
 
 _NAME: Final = (
-    r"(?<![^\W_])(?:pass[ -]?(?:word|phrase|code)|passwd|passwort|kennwort|pwd|pw|wachtwoord|senha"
-    r"|contrase[nñ]a|mot de passe|pin(?:[ -]?(?:code|number))?)s?(?![^\W_])"
+    r"(?<![^\W_])(?:pass[ -]?(?:word|phrase|code)|pass?w(?:or|ro|r|o)d|passwd|passwort|kennwort"
+    r"|pwd|pw|wachtwoord|senha|contrase[nñ]a|mot de passe|pin(?:[ -]?(?:code|number))?)s?(?![^\W_])"
 )
 _NUMBER_NAME: Final = (
     r"\b(?:pin|pass[ -]?code|cvv2?|cvc2?|otp|tan|(?:security|verification|one-time|sms|2fa|login"
     r"|access|unlock)[ -](?:code|pin|number))s?\b"
 )
+_CODE: Final = r"(?:\d{2,4}(?:[ -]\d{2,4}){1,3}|\d{3,8})(?![\w-]|[.,]\d)"
+_OTHER_CODE: Final = "".join(
+    rf"(?<!\b{word}[ -])"
+    for word in ("error", "status", "promo", "voucher", "discount", "coupon", "gift", "area", "zip")
+)
+"""Codes that are no secret."""
 _QUOTED: Final = r"\"[^\"\n]{1,80}\"|'[^'\n]{1,80}'|“[^”\n]{1,80}”|«[^»\n]{1,80}»|`[^`\n]{1,80}`"
 _END: Final = r"[.,;:?)\]}\"'’”»`]*(?:\s|$)"
 _TOKEN: Final = rf"[^\s\"'“”«»`]\S*?(?={_END})"
 _NO_SECRETS: Final = (
     "a|about|accepted|again|all|already|also|always|an|and|another|as|asked|at|bad|because|been"
     "|being|blocked|but|by|case|changed|compromised|correct|declined|denied|different|disabled|due"
-    "|empty|enabled|encrypted|even|expired|fine|for|forgotten|from|going|gone|good|hacked|hashed|her"
+    "|empty|enabled|encrypted|entered|even|expired|fine|for|forgotten|from|going|gone|good|hacked|hashed|her"
     "|hidden|his|how|if|in|incorrect|insecure|invalid|it|its|just|kept|known|leaked|locked|long|lost"
     "|masked|missing|my|needed|never|new|no|not|now|ok|okay|old|on|only|optional|or|our|out|outdated"
     "|private|public|really|refused|rejected|required|reset|right|safe|same|saved|secure|sent|set"
@@ -270,7 +276,12 @@ _PASSWORDS: Final = tuple(
         # user:password@host, the host too, which may look like an e-mail address with it
         r"://[^\s/:@]+:(?P<secret>[^\s@/]+@[^\s/?#]*)",
         # the passcode for my account is 1234
-        rf"{_NUMBER_NAME}[^.!?\n\d]{{0,40}}(?<![\w.,-])(?P<secret>\d{{3,8}})(?![\w-]|[.,]\d)",
+        rf"{_NUMBER_NAME}[^.!?\n\d]{{0,40}}(?<![\w.,-])(?P<secret>{_CODE})",
+        # the code you sent me is 483920, I got code 483920 by text
+        rf"{_OTHER_CODE}\bcode (?:(?:that|which) )?(?:i|you|we)(?: have|['’]ve)? (?:just )?"
+        rf"(?:got|received|sent|texted)[^.!?\n\d]{{0,25}}(?<![\w.,-])(?P<secret>{_CODE})",
+        rf"{_OTHER_CODE}\bcode:? (?P<secret>\d{{4,8}}) (?:by|via|from|in|per) "
+        r"(?:an? |the |my |your )?(?:text|sms|e-?mail|app|authenticator)\b",
     )
 )
 

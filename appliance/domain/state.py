@@ -32,6 +32,8 @@ class QueryState(TypedDict, total=False):
     category_confidence: float
     intent: Intent
     wants_person: bool
+    language: str | None
+    """ISO 639 code of a message in a language that the desk does not read."""
     sentiment: Sentiment
     sentiment_confidence: float
     priority: int
@@ -52,10 +54,14 @@ class Run:
     emit: Emit
     left: asyncio.Event = field(default_factory=asyncio.Event)
     said: list[str] = field(default_factory=list)
+    notice: str = ""
+    """What the customer has to hear before anything else."""
 
     async def say(self, text: str) -> None:
         """Hand words to the customer. What was said cannot be taken back: it becomes the
         response."""
+        if self.notice and not self.said:
+            text = f"{self.notice}\n\n{text}"
         self.said.append(text)
         await self.emit("token", {"text": text})
 

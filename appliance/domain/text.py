@@ -49,6 +49,13 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(visible)).strip()
 
 
+def is_hidden(character: str) -> bool:
+    """Whether ``clean`` drops a character because nobody sees it."""
+    if character.isspace() or unicodedata.category(character) == "Cc":
+        return False
+    return bool(_UNSEEN.match(character)) or unicodedata.category(character) in _HIDDEN_CATEGORIES
+
+
 def sentences(text: str) -> list[str]:
     """The sentences of a text in order, without the white space between them."""
     parts, start = [], 0

@@ -2,8 +2,9 @@
 
 Three steps. ``accept`` stores the message before any thinking, so that nothing a customer wrote is
 lost. The graph thinks. ``finish`` stores everything the answer changes in one transaction: the
-reply, the message's state, the conversation's topic and status, the events. A crash between the two
-leaves a message marked as received, which is shown as interrupted and can be sent again.
+reply, the message's state, the conversation's topic and status, the events, the answer's record. A
+crash between the two leaves a message marked as received, which is shown as interrupted and can be
+sent again.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from appliance.domain.answer import Citation, Mode, Outcome, TokenUsage
 from appliance.domain.policy import Category, EscalationReason, Sentiment
 from appliance.domain.ports import Emit
 from appliance.domain.query import Query, Topic, Turn
+from appliance.domain.record import Described, describe
+from appliance.domain.redaction import SECRETS, Redacted, redact
 from appliance.domain.state import QueryState, Run
 from appliance.domain.text import clean
 from appliance.errors import InvalidInput, NotFound
 from appliance.graph.build import SupportGraph
 from appliance.logs import bind_query, get_logger
 from appliance.services.access import Principal, checked_user_id
+from appliance.services.provenance import Provenance
 from appliance.storage.database import Database, Records
 from appliance.storage.records import Conversation, Message
 
@@ -92,23 +96,38 @@ class Accepted:
     started: float = field(default_factory=time.perf_counter)
 
 
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What the graph made of a query, before anything of it is stored."""
+
+    state: QueryState
+    metadata: Metadata
+    record: Described
+
+
 class AnswerQuery:
     """Answers queries.
 
     :param model_name: the name of the model in charge at this moment, or None.
+    :param provenance: what answers are made with, for their records.
     """
 
     def __init__(
-        self, database: Database, graph: SupportGraph, model_name: Callable[[], str | None]
+        self,
+        database: Database,
+        graph: SupportGraph,
+        model_name: Callable[[], str | None],
+        provenance: Provenance | None = None,
     ) -> None:
         self._database = database
         self._graph = graph
         self._model_name = model_name
+        self._provenance = provenance or Provenance()
         self._under_way: set[asyncio.Task[QueryResult]] = set()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def accept(self, ask: Ask, principal: Principal) -> Accepted:
-        """Check and store a message.
+        """Check and store a message, without the secrets in it: what is not kept cannot leak.
 
         :raises InvalidInput: it is empty or too long.
         :raises Forbidden: the principal may not speak for that user.
@@ -119,8 +138,9 @@ class AnswerQuery:
         if not 1 <= len(text) <= policy.MESSAGE_MAX_CHARS:
             raise InvalidInput(f"A message has 1 to {policy.MESSAGE_MAX_CHARS} visible characters.")
         principal.speaks_for(user_id)
+        kept = redact(text, SECRETS)
         return await self._database.write(
-            lambda records: _accept(records, principal, user_id, text, ask.conversation_id)
+            lambda records: _accept(records, principal, user_id, kept, ask.conversation_id)
         )
 
     def start(
@@ -148,17 +168,13 @@ class AnswerQuery:
             return await self._answer_next(accepted, run)
 
     async def _answer_next(self, accepted: Accepted, run: Run) -> QueryResult:
-        query = await self._database.read(lambda records: _query(records, accepted))
-        deadline = asyncio.get_running_loop().call_later(
-            policy.MODEL_DEADLINE_SECONDS, run.left.set
+        query, knowledge = await self._database.read(
+            lambda records: (_query(records, accepted), records.knowledge.stand())
         )
-        try:
-            state = await self._graph(query, run)
-        finally:
-            deadline.cancel()
-        metadata = self._metadata(state, time.perf_counter() - accepted.started)
+        thought = await self.think(query, knowledge, run, started=accepted.started)
+        state, metadata = thought.state, thought.metadata
         reply, conversation = await self._database.write(
-            lambda records: _finish(records, accepted, state, metadata)
+            lambda records: _finish(records, accepted, thought)
         )
         log.info(
             "query_answered",
@@ -181,6 +197,27 @@ class AnswerQuery:
             timestamp=reply.created_at,
             metadata=metadata,
         )
+
+    async def think(
+        self, query: Query, knowledge: tuple[int, str], run: Run, *, started: float
+    ) -> Thought:
+        """Put a query through the graph and store nothing.
+
+        :param knowledge: version and digest of the articles as they are now.
+        :param started: when the message came, by ``time.perf_counter``.
+        """
+        deadline = asyncio.get_running_loop().call_later(
+            policy.MODEL_DEADLINE_SECONDS, run.left.set
+        )
+        try:
+            state = await self._graph(query, run)
+        finally:
+            deadline.cancel()
+        seconds = time.perf_counter() - started
+        metadata = self._metadata(state, seconds)
+        made_with = self._provenance(state, metadata.model, knowledge)
+        record = describe(state, made_with, seconds=seconds, left=run.left.is_set())
+        return Thought(state, metadata, record)
 
     def _metadata(self, state: QueryState, seconds: float) -> Metadata:
         answer = state["answer"]
@@ -211,18 +248,25 @@ def case_reference(conversation_id: str) -> str:
 
 
 def _accept(
-    records: Records, principal: Principal, user_id: str, text: str, conversation_id: str | None
+    records: Records,
+    principal: Principal,
+    user_id: str,
+    kept: Redacted,
+    conversation_id: str | None,
 ) -> Accepted:
     user = records.users.ensure(user_id)
     if conversation_id is None:
-        title = " ".join(text.split())[:TITLE_CHARS]
+        title = " ".join(kept.text.split())[:TITLE_CHARS]
         conversation = records.conversations.create(user.id, principal.owner, title)
     else:
         found = records.conversations.get(conversation_id, lock=True)
         if found is None or not principal.sees(found) or found.user_id != user.id:
             raise NotFound("There is no such conversation.")
         conversation = found
-    message = records.messages.add(conversation.id, "customer", text, "received")
+    details = {"removed": sorted(kept.counts)} if kept.counts else {}
+    message = records.messages.add(
+        conversation.id, "customer", kept.text, "received", details=details
+    )
     records.events.add(
         "query.created",
         conversation_id=conversation.id,
@@ -257,13 +301,13 @@ def _query(records: Records, accepted: Accepted) -> Query:
         topic=topic,
         vip=user.vip,
         recent_articles=records.conversations.unresolved_articles(user.id, since, conversation.id),
+        removed=tuple(accepted.message.details.get("removed", ())),
     )
 
 
-def _finish(
-    records: Records, accepted: Accepted, state: QueryState, metadata: Metadata
-) -> tuple[Message, Conversation]:
+def _finish(records: Records, accepted: Accepted, thought: Thought) -> tuple[Message, Conversation]:
     """Everything an answer changes, in one transaction."""
+    state, metadata = thought.state, thought.metadata
     answer, topic = state["answer"], state["topic"]
     conversation = records.conversations.get(accepted.conversation.id, lock=True)
     if conversation is None:
@@ -309,6 +353,8 @@ def _finish(
             user_id=conversation.user_id,
             data={"reason": metadata.escalation_reason},
         )
+    # Last, because on PostgreSQL every other answer waits for the chain until this one is stored.
+    records.answers.append(reply, thought.record)
     return reply, changed
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from appliance.answering import wording
 from appliance.domain import policy
+from appliance.domain.redaction import SECRETS, redact
 from appliance.domain.text import clean
 from appliance.errors import Conflict, InvalidInput, NotFound
 from appliance.services.access import Principal
@@ -137,11 +138,14 @@ class Conversations:
         :raises NotFound: unknown, or somebody else's.
         :raises InvalidInput: the reason is too long.
         """
-        words = clean(reason or "")
+        kept = redact(clean(reason or ""), SECRETS)
+        words = kept.text
         if len(words) > policy.COMMENT_MAX_CHARS:
             raise InvalidInput(f"A reason has at most {policy.COMMENT_MAX_CHARS} characters.")
         reference = case_reference(conversation_id)
         response = wording.handoff("requested", reference, ())
+        if kept.counts:
+            response = f"{wording.removed(kept.counts)}\n\n{response}"
 
         def work(records: Records) -> Handoff:
             conversation = _visible(records, principal, conversation_id, lock=True)
@@ -185,7 +189,7 @@ class Conversations:
         :raises NotFound: no such message, or it stands in somebody else's conversation.
         :raises Conflict: the message is the customer's own.
         """
-        words = clean(comment or "") or None
+        words = redact(clean(comment or ""), SECRETS).text or None
         if words is not None and len(words) > policy.COMMENT_MAX_CHARS:
             raise InvalidInput(f"A comment has at most {policy.COMMENT_MAX_CHARS} characters.")
 

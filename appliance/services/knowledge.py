@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace as with_changes
 
 from appliance.domain.passage import Article, Passage
 from appliance.domain.ports import Encoder, Search
 from appliance.domain.text import clean
 from appliance.errors import InvalidInput, NotFound
+from appliance.services.quarantine import save_screened
 from appliance.storage.database import Database, Records
 from appliance.storage.records import KnowledgeChange
 
@@ -32,18 +34,26 @@ class StoredArticles:
 
 
 async def save_articles(
-    database: Database, articles: Sequence[Article], *, replace: bool
+    database: Database,
+    articles: Sequence[Article],
+    *,
+    replace: bool,
+    hidden: Mapping[str, Collection[str]] | None = None,
 ) -> KnowledgeChange:
-    """Store articles by id, in one transaction; the next query sees them."""
+    """Store articles by id, in one transaction; the next query sees them, without the sentences
+    that wait for an administrator.
+
+    :param hidden: what invisible characters the file held, see ``importers.Loaded``.
+    """
 
     def work(records: Records) -> KnowledgeChange:
         before = records.knowledge.version()
-        change = records.knowledge.save(articles, replace=replace)
+        change = save_screened(records, articles, hidden or {}, replace_all=replace)
         if change.version != before:
             records.events.add(
                 "kb.updated", conversation_id=None, user_id=None, data={"version": change.version}
             )
-        return change
+        return with_changes(change, cleaned=tuple(hidden or ()))
 
     return await database.write(work)
 
@@ -75,5 +85,5 @@ class Knowledge:
             raise InvalidInput("The text to search for is empty.")
         vector = await self._encoder.encode_one(text)
         return await self._search.search(
-            vector, limit=max(1, min(limit, SEARCH_MAX)), category=category
+            text, vector, limit=max(1, min(limit, SEARCH_MAX)), category=category
         )

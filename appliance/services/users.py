@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from appliance.domain.text import clean
 from appliance.errors import NotFound
-from appliance.services.access import checked_user_id
+from appliance.services.access import Principal, checked_user_id
 from appliance.storage.database import Database, Records
 from appliance.storage.records import User
 
@@ -43,3 +43,27 @@ class Users:
             return records.users.update(user_id, name=name, email=email, vip=vip)
 
         return await self._database.write(work)
+
+    async def forget(self, principal: Principal, user_id: str) -> None:
+        """Delete a user with all they wrote and were told. Their answer records lose every word of
+        them; the digests stay, so that the chain can be verified.
+
+        :raises Forbidden: the principal is no administrator.
+        :raises NotFound: there is no such user.
+        """
+        principal.require("admin")
+        user_id = clean(user_id)
+
+        def work(records: Records) -> None:
+            if records.users.get(user_id, lock=True) is None:
+                raise NotFound("There is no such user.")
+            erased = records.answers.erase_user(user_id)
+            deleted = records.conversations.delete_of(user_id)
+            records.events.forget_user(user_id)
+            records.keys.delete_of(user_id)
+            records.users.delete(user_id)
+            # Without the id: what is written here stays for ever.
+            counts = {"conversations": deleted, "answer_records": erased}
+            records.audit.add(principal.owner, "user.forget", "user", counts)
+
+        await self._database.write(work)

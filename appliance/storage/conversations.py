@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Unpack
 
-from sqlalchemy import insert, literal, select, tuple_, update
+from sqlalchemy import delete, insert, literal, select, tuple_, update
 
 from appliance.errors import NotFound
 from appliance.storage.records import Conversation, ConversationChanges, ConversationStatus
@@ -79,6 +79,12 @@ class ConversationRepository(Repository):
         if conversation is None:
             raise NotFound("There is no such conversation.")
         return conversation
+
+    def delete_of(self, user_id: str) -> int:
+        """Delete a user's conversations with their messages and feedback; return how many there
+        were. What their answer records hold is erased before, or verifying misses the messages."""
+        statement = delete(conversations).where(_c.user_id == user_id)
+        return self._connection.execute(statement).rowcount
 
     def unresolved_articles(
         self, user_id: str, since: datetime, excluding: str | None

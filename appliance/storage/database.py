@@ -17,15 +17,19 @@ from sqlalchemy.exc import DBAPIError
 from appliance.errors import StorageUnavailable
 from appliance.logs import get_logger
 from appliance.storage import migrate
+from appliance.storage.answer_records import AnswerRecordRepository
 from appliance.storage.audit import AuditRepository
 from appliance.storage.conversations import ConversationRepository
+from appliance.storage.corrections import ExampleRepository
 from appliance.storage.engines import PATIENCE, Access, open_engine, parse_url, sqlite_file
 from appliance.storage.events import EventRepository
 from appliance.storage.failures import passing, raise_translated
 from appliance.storage.feedback import FeedbackRepository
+from appliance.storage.golden import GoldenRepository
 from appliance.storage.keys import KeyRepository
 from appliance.storage.knowledge import KnowledgeRepository
 from appliance.storage.messages import MessageRepository
+from appliance.storage.quarantine import QuarantineRepository
 from appliance.storage.stats import StatsRepository
 from appliance.storage.users import UserRepository
 
@@ -50,9 +54,13 @@ class Records:
         self.users = UserRepository(connection)
         self.conversations = ConversationRepository(connection)
         self.messages = MessageRepository(connection)
+        self.answers = AnswerRecordRepository(connection)
         self.feedback = FeedbackRepository(connection)
         self.events = EventRepository(connection)
         self.knowledge = KnowledgeRepository(connection)
+        self.quarantine = QuarantineRepository(connection)
+        self.examples = ExampleRepository(connection)
+        self.golden = GoldenRepository(connection)
         self.keys = KeyRepository(connection)
         self.audit = AuditRepository(connection)
         self.stats = StatsRepository(connection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from appliance.storage.repository import Repository
 from appliance.storage.tables import analytics_events
@@ -33,3 +33,8 @@ class EventRepository(Repository):
                 created_at=utc_now(),
             )
         )
+
+    def forget_user(self, user_id: str) -> None:
+        """Events stay, without saying who it was."""
+        theirs = analytics_events.c.user_id == user_id
+        self._connection.execute(update(analytics_events).where(theirs).values(user_id=None))

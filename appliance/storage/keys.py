@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import delete, insert, or_, select, update
 
 from appliance.domain.policy import Role
 from appliance.storage.records import ApiKey
@@ -50,6 +50,10 @@ class KeyRepository(Repository):
         """True when the key was in force until now."""
         statement = update(api_keys).where(_c.id == key_id, _c.revoked_at.is_(None))
         return self._connection.execute(statement.values(revoked_at=utc_now())).rowcount == 1
+
+    def delete_of(self, user_id: str) -> None:
+        """Delete the keys tied to a user."""
+        self._connection.execute(delete(api_keys).where(_c.user_id == user_id))
 
     def touch(self, key_id: str, when: datetime) -> None:
         """Note a use; never moves back, whatever order uses arrive in."""

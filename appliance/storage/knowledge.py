@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, union_all, update
 
 from appliance.domain.passage import Article
 from appliance.errors import InvalidInput
 from appliance.storage.records import KnowledgeChange
 from appliance.storage.repository import Repository, columns_for
+from appliance.storage.tables import UNPLACED
+from appliance.storage.tables import kb_originals as originals
 from appliance.storage.tables import knowledge_entries as entries
 from appliance.storage.tables import knowledge_state as state
 from appliance.storage.types import to_json, utc_now
@@ -49,20 +51,43 @@ class KnowledgeRepository(Repository):
 
     def version(self) -> int:
         """Counts the changes so far; 0 for a knowledge base that was never filled."""
-        version, _ = self._state(lock=False)
+        version, _ = self.stand()
         return version
 
     def digest(self) -> str:
         """``digest_of`` the stored articles, as computed when they last changed."""
-        _, digest = self._state(lock=False)
+        _, digest = self.stand()
         return digest
 
-    def save(self, articles: Sequence[Article], *, replace: bool) -> KnowledgeChange:
+    def stand(self) -> tuple[int, str]:
+        """Version and digest in one look."""
+        return self._state(lock=False)
+
+    def lock(self) -> None:
+        """Wait until nobody else changes the knowledge base, and keep it so until the commit."""
+        self._state(lock=True)
+
+    def places(self) -> list[str]:
+        """Ids of all articles in order, with those that are withheld as a whole in their places."""
+        shown = select(entries.c.id, entries.c.position)
+        kept = select(originals.c.article_id, originals.c.position)
+        kept = kept.where(
+            originals.c.position != UNPLACED,
+            originals.c.article_id.not_in(select(entries.c.id)),
+        )
+        placed = union_all(shown, kept)
+        rows = self._connection.execute(placed).all()
+        return [row[0] for row in sorted(rows, key=lambda row: row[1])]
+
+    def save(
+        self, articles: Sequence[Article], *, replace: bool, withheld: Collection[str] = ()
+    ) -> KnowledgeChange:
         """Store the articles by id: known ones keep their place, new ones go to the end.
 
         The version moves exactly when the digest does: with words, membership or order.
 
         :param replace: the given articles, in the given order, become the whole knowledge base.
+        :param withheld: ids of given articles that are not to be seen; their places are kept.
         :raises InvalidInput: an id occurs twice; nothing is stored.
         """
         counted = Counter(article.id for article in articles).most_common(1)
@@ -73,7 +98,9 @@ class KnowledgeRepository(Repository):
         version, digest = self._state(lock=True)
         before = {article.id: article for article in self.articles()}
         given = {article.id: article for article in articles}
-        after = given if replace else before | given
+        known = before | given
+        order = list(given) if replace else list(dict.fromkeys([*self.places(), *given]))
+        after = {key: known[key] for key in order if key in known and key not in withheld}
         new_digest = digest_of(after.values())
         if new_digest != digest:
             now = utc_now()
@@ -82,11 +109,13 @@ class KnowledgeRepository(Repository):
             self._connection.execute(
                 update(state).values(version=version, digest=new_digest, updated_at=now)
             )
-        added = given.keys() - before.keys()
-        unchanged = sum(before.get(article.id) == article for article in articles)
+        self._place(order)
+        shown = given.keys() - set(withheld)
+        added = shown - before.keys()
+        unchanged = sum(before.get(key) == given[key] for key in shown)
         return KnowledgeChange(
             added=len(added),
-            changed=len(given) - len(added) - unchanged,
+            changed=len(shown) - len(added) - unchanged,
             removed=len(before.keys() - after.keys()),
             unchanged=unchanged,
             version=version,
@@ -121,11 +150,15 @@ class KnowledgeRepository(Repository):
             self._connection.execute(
                 insert.on_conflict_do_update(index_elements=["id"], set_=replaced), written
             )
-        places = [{"key": key, "place": position} for position, key in enumerate(after)]
-        if places:
-            self._connection.execute(
-                update(entries)
-                .where(entries.c.id == bindparam("key"), entries.c.position != bindparam("place"))
-                .values(position=bindparam("place")),
-                places,
-            )
+
+    def _place(self, order: Sequence[str]) -> None:
+        """Number the articles, the withheld ones among them."""
+        places = [{"key": key, "place": position} for position, key in enumerate(order)]
+        for table, column in ((entries, entries.c.id), (originals, originals.c.article_id)):
+            if places:
+                self._connection.execute(
+                    update(table)
+                    .where(column == bindparam("key"), table.c.position != bindparam("place"))
+                    .values(position=bindparam("place")),
+                    places,
+                )

@@ -12,7 +12,17 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from appliance.domain.answer import Mode, Outcome
-from appliance.domain.policy import Category, EscalationReason, Role, Sentiment
+from appliance.domain.examples import ExampleSource
+from appliance.domain.policy import (
+    ArticlePart,
+    Category,
+    EscalationReason,
+    Intent,
+    QuarantineReason,
+    QuarantineState,
+    Role,
+    Sentiment,
+)
 from appliance.domain.query import Speaker
 
 ConversationStatus = Literal["open", "escalated", "resolved"]
@@ -142,10 +152,71 @@ class AuditEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A sentence of an article that nobody sees before an administrator releases it.
+
+    ``digest`` knows it again in a later import of the article; ``decided_by`` released or removed
+    it.
+    """
+
+    id: str
+    article_id: str
+    part: ArticlePart
+    sentence: str
+    digest: str
+    reason: QuarantineReason
+    state: QuarantineState
+    created_at: datetime
+    decided_at: datetime | None
+    decided_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledMessage:
+    """A message and what a person says of it; ``message_id`` is None for one from a file."""
+
+    id: str
+    message_id: str | None
+    text: str
+    category: Category | None
+    sentiment: Sentiment | None
+    intent: Intent | None
+    source: ExampleSource
+    labelled_by: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class Labels(TypedDict, total=False):
+    """What a person says of a message; an absent key says nothing."""
+
+    category: Category
+    sentiment: Sentiment
+    intent: Intent
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRow:
+    """An item of the desk's own golden set; ``line`` is an evaluation line. ``built`` items are
+    made anew with every building, the others were added by a person. ``text_key`` knows its text
+    again."""
+
+    id: str
+    text_key: str
+    line: Mapping[str, Any]
+    source: str
+    built: bool
+    message_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KnowledgeChange:
     """What saving articles did, in numbers of articles, and the version that is now in force.
 
-    ``unchanged`` counts articles that were given and already stored word for word.
+    ``unchanged`` counts articles that were given and already stored word for word. ``quarantined``
+    are the sentences of the given articles that wait for an administrator, ``withheld`` the ids of
+    those articles that wait with them as a whole, ``cleaned`` of those that lost invisible
+    characters.
     """
 
     added: int
@@ -153,6 +224,9 @@ class KnowledgeChange:
     removed: int
     unchanged: int
     version: int
+    quarantined: tuple[Quarantined, ...] = ()
+    withheld: tuple[str, ...] = ()
+    cleaned: tuple[str, ...] = ()
 
 
 class Counts(TypedDict):

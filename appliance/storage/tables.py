@@ -14,6 +14,7 @@ from sqlalchemy import UniqueConstraint as Unique
 
 from appliance.domain import policy
 from appliance.domain.answer import Mode, Outcome
+from appliance.domain.examples import ExampleSource
 from appliance.domain.query import Speaker
 from appliance.storage.records import ConversationStatus, MessageState, Rating
 from appliance.storage.types import Flag, Json, UtcDateTime
@@ -215,6 +216,55 @@ knowledge_entries = Table(
     sqlite_strict=True,
 )
 
+UNPLACED = -1
+"""Position of an article that has none yet."""
+
+# Articles as they were imported, of those of which a sentence is kept out of knowledge_entries.
+kb_originals = Table(
+    "kb_originals",
+    metadata,
+    Column("article_id", Text, primary_key=True),
+    _count("position"),
+    _text("question"),
+    _text("answer"),
+    _text("category"),
+    *_at_most(
+        article_id=ID_CHARS, question=CONTENT_CHARS, answer=CONTENT_CHARS, category=WORD_CHARS
+    ),
+    sqlite_strict=True,
+)
+
+# No foreign key: a decision outlives the article, and an article may be withheld whole.
+kb_quarantine = Table(
+    "kb_quarantine",
+    metadata,
+    _key(),
+    _text("article_id"),
+    _text("part"),
+    _text("sentence"),
+    _text("digest"),
+    _text("reason"),
+    _text("state"),
+    _time("created_at"),
+    _time("decided_at", null=True),
+    _text("decided_by", null=True),
+    *_at_most(
+        id=ID_CHARS,
+        article_id=ID_CHARS,
+        sentence=CONTENT_CHARS,
+        digest=WORD_CHARS,
+        reason=WORD_CHARS,
+        decided_by=ID_CHARS + WORD_CHARS,
+    ),
+    _one_of("part", get_args(policy.ArticlePart)),
+    _one_of("state", get_args(policy.QuarantineState)),
+    CheckConstraint("(decided_at IS NULL) = (decided_by IS NULL)", name="decided_whole"),
+    CheckConstraint("(decided_at IS NULL) = (state = 'held')", name="held_undecided"),
+    Unique("article_id", "digest"),
+    Index(None, "state", "created_at", "id"),
+    sqlite_strict=True,
+)
+
 knowledge_state = Table(
     "knowledge_state",
     metadata,
@@ -259,6 +309,101 @@ audit_log = Table(
     *_at_most(id=ID_CHARS, actor=ID_CHARS + WORD_CHARS, action=WORD_CHARS, target=LINE_CHARS),
     Index(None, "created_at", "id"),
     Index(None, "action", "created_at", "id"),
+    sqlite_strict=True,
+)
+
+# No foreign keys: a record outlives its conversation, without what it held of a person. The
+# migration's triggers let records only grow and be erased, and move the head with each.
+answer_records = Table(
+    "answer_records",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    _text("message_id"),
+    _text("conversation_id"),
+    # As digested, to the byte; JSONB would write it anew.
+    _text("content"),
+    _text("personal", null=True),
+    _text("salt", null=True),
+    _text("personal_digest"),
+    _text("previous"),
+    _text("digest"),
+    CheckConstraint("seq >= 1", name="seq_range"),
+    CheckConstraint("(personal IS NULL) = (salt IS NULL)", name="erased_whole"),
+    *_at_most(
+        message_id=ID_CHARS,
+        conversation_id=ID_CHARS,
+        salt=WORD_CHARS,
+        personal_digest=WORD_CHARS,
+        previous=WORD_CHARS,
+        digest=WORD_CHARS,
+    ),
+    Unique("message_id"),
+    Index(None, "conversation_id"),
+    sqlite_strict=True,
+)
+
+answer_chain = Table(
+    "answer_chain",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    _count("seq"),
+    _text("digest"),
+    _time("began_at"),
+    CheckConstraint("id = 1", name="single_row"),
+    *_at_most(digest=WORD_CHARS),
+    sqlite_strict=True,
+)
+
+# What people say of messages. An import has no message; a correction goes with its own.
+learning_examples = Table(
+    "learning_examples",
+    metadata,
+    _key(),
+    _parent("message_id", "messages.id", on_delete="CASCADE", null=True),
+    _text("text"),
+    _text("text_key"),
+    _text("category", null=True),
+    _text("sentiment", null=True),
+    _text("intent", null=True),
+    _text("source"),
+    _text("labelled_by"),
+    _time("created_at"),
+    _time("updated_at"),
+    *_at_most(
+        id=ID_CHARS,
+        text=CONTENT_CHARS,
+        text_key=WORD_CHARS,
+        category=WORD_CHARS,
+        intent=WORD_CHARS,
+        labelled_by=ID_CHARS + WORD_CHARS,
+    ),
+    _one_of("sentiment", policy.SENTIMENTS),
+    _one_of("source", get_args(ExampleSource)),
+    CheckConstraint(
+        "category IS NOT NULL OR sentiment IS NOT NULL OR intent IS NOT NULL", name="labelled"
+    ),
+    CheckConstraint("(source = 'correction') = (message_id IS NOT NULL)", name="source_message"),
+    Unique("message_id"),
+    Index(None, "updated_at", "id"),
+    Index(None, "text_key"),
+    sqlite_strict=True,
+)
+
+# ``line`` is an evaluation line; what was built from a conversation goes with it.
+golden_items = Table(
+    "golden_items",
+    metadata,
+    _key(),
+    _parent("message_id", "messages.id", on_delete="CASCADE", null=True),
+    _text("text_key"),
+    Column("line", Json, nullable=False),
+    _text("source"),
+    Column("built", Flag, nullable=False),
+    _time("created_at"),
+    *_at_most(id=ID_CHARS, text_key=WORD_CHARS, source=LINE_CHARS),
+    _truth("built"),
+    Index(None, "message_id"),
+    Index(None, "source", "id"),
     sqlite_strict=True,
 )
 

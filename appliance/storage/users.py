@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from appliance.errors import NotFound
 from appliance.storage.records import User
@@ -29,8 +29,10 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 class UserRepository(Repository):
     """Users by the id that the calling system gave them."""
 
-    def get(self, user_id: str) -> User | None:
-        return self._first(User, select(*_COLUMNS).where(users.c.id == user_id))
+    def get(self, user_id: str, *, lock: bool = False) -> User | None:
+        """The user, or None; ``lock`` as for conversations, and nobody begins one meanwhile."""
+        statement = select(*_COLUMNS).where(users.c.id == user_id)
+        return self._first(User, statement.with_for_update() if lock else statement)
 
     def ensure(self, user_id: str) -> User:
         """The user with this id, created without name or mark when new."""
@@ -63,6 +65,11 @@ class UserRepository(Repository):
         if user is None:
             raise NotFound("There is no such user.")
         return user
+
+    def delete(self, user_id: str) -> bool:
+        """Delete a user whose conversations are gone (else Conflict); whether there was one."""
+        statement = delete(users).where(users.c.id == user_id)
+        return self._connection.execute(statement).rowcount > 0
 
     def list(self, limit: int, after: str | None = None) -> Sequence[User]:
         """Users by id; ``after`` is the last id of the page before."""
