@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,22 +29,35 @@ from appliance.knowledge.embedding import Embedder, EncodingBridge, packaged_mod
 from appliance.knowledge.onnx_graph import load_embedder
 from appliance.llm import remote, weights
 from appliance.llm.capabilities import VLLM
+from appliance.llm.catalog import Catalog
 from appliance.llm.interface import ChatModel
 from appliance.llm.openai_client import OpenAIChatModel
 from appliance.llm.templates import template
 from appliance.logs import get_logger
+from appliance.operations.locks import hold_lock
 from appliance.operations.monitor import Monitor
 from appliance.operations.secrets import load_secret
 from appliance.services.access import Access
 from appliance.services.answer_query import AnswerQuery
+from appliance.services.answer_records import AnswerRecords
 from appliance.services.conversations import Conversations
+from appliance.services.corrections import Corrections
+from appliance.services.golden import GoldenSet
 from appliance.services.knowledge import Knowledge, StoredArticles
+from appliance.services.learning import Learning, Retraining
 from appliance.services.limits import VisitorLimit
+from appliance.services.provenance import Provenance
+from appliance.services.quarantine import Quarantine
 from appliance.services.users import Users
 from appliance.services.visitors import Visitors
 from appliance.settings import HOME, Settings, ensure_folders
 from appliance.storage.database import Database
-from appliance.understanding.reader import Reader, load_or_train
+from appliance.understanding.current import CurrentReader
+from appliance.understanding.language import identifier
+from appliance.understanding.learnt import as_shipped
+from appliance.understanding.reader import FEATURES_VERSION, load_or_train
+from appliance.understanding.vectors import VectorFile
+from appliance.understanding.versions import HeadVersions
 
 log = get_logger()
 
@@ -59,6 +73,7 @@ class Prepared:
     knowledge: Knowledge
     graph: SupportGraph
     answer_query: AnswerQuery
+    retraining: Retraining
 
 
 def _local_model(settings: Settings) -> ChatModel:
@@ -104,9 +119,16 @@ class Appliance:
         self.visitor_limit = VisitorLimit(settings.visitor_queries_per_minute)
         self.conversations = Conversations(self.database)
         self.users = Users(self.database)
+        self.quarantine = Quarantine(self.database)
+        self.corrections = Corrections(self.database)
+        self.golden = GoldenSet(self.database, EXAMPLES)
+        self.versions = HeadVersions(settings.data_dir / "heads")
+        self.learning = Learning(self.database, self.versions, EXAMPLES, hold_lock)
+        self.answer_records = AnswerRecords(self.database)
         self.monitor = Monitor(self.model, self.database, lambda: self.is_ready)
         self._embedder = embedder
         self._preparing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._prepared: Prepared | None = None
         self.failure: Exception | None = None
         """Why preparing failed, for whoever serves this appliance."""
@@ -126,8 +148,12 @@ class Appliance:
         embedder = self._embedder
         if embedder is None:
             embedder = await loop.run_in_executor(None, self._load_embedder)
+        if self.settings.languages:
+            # Not at the first message that looks foreign: loading it would hold up everybody's.
+            await loop.run_in_executor(None, identifier)
         bridge = EncodingBridge(embedder)
-        reader = await bridge.run(lambda: self._load_reader(embedder))
+        vectors = VectorFile(self.settings.data_dir / "heads" / "vectors.npz", embedder.fingerprint)
+        reader = await bridge.run(lambda: self._load_reader(embedder, vectors))
         base = KnowledgeBase(
             StoredArticles(self.database), bridge, self.settings.data_dir / "index"
         )
@@ -135,7 +161,7 @@ class Appliance:
         mode = self.settings.answer_mode
         graph = SupportGraph(
             Agents(
-                categorizer=Categorizer(bridge, base, reader),
+                categorizer=Categorizer(bridge, base, reader, frozenset(self.settings.languages)),
                 sentiment=SentimentAnalyst(bridge, reader),
                 retriever=KnowledgeRetriever(bridge, base),
                 technical=TechnicalAgent(self.model, mode),
@@ -150,7 +176,27 @@ class Appliance:
             knowledge_base=base,
             knowledge=Knowledge(self.database, bridge, base),
             graph=graph,
-            answer_query=AnswerQuery(self.database, graph, lambda: self.monitor.seen.model.model),
+            answer_query=AnswerQuery(
+                self.database,
+                graph,
+                lambda: self.monitor.seen.model.model,
+                Provenance(
+                    weights=self._weights_of,
+                    heads=lambda: reader.fingerprint,
+                    index=lambda: base.fingerprint,
+                    encoder=embedder.fingerprint,
+                    settings={"answer_mode": mode, "languages": self.settings.languages},
+                ),
+            ),
+            retraining=Retraining(
+                self.database,
+                self.versions,
+                EXAMPLES,
+                hold_lock,
+                encoder=bridge,
+                current=reader,
+                vectors=vectors,
+            ),
         )
 
     @property
@@ -172,12 +218,14 @@ class Appliance:
         """Finish the answers under way, then release everything."""
         if self._prepared is not None:
             await self._prepared.answer_query.drain()
-        if self._preparing is not None:
-            self._preparing.cancel()
-            await asyncio.gather(self._preparing, return_exceptions=True)
+        for task in (self._preparing, self._watching):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self.monitor.stop()
         await self.model.aclose()
         if self._prepared is not None:
+            await asyncio.to_thread(self._prepared.retraining.close)
             self._prepared.encoder.close()
         await self.database.aclose()
 
@@ -194,6 +242,7 @@ class Appliance:
         try:
             await self._close_interrupted()
             await self.prepare()
+            self._watching = asyncio.create_task(self.ready.retraining.watch())
             log.info("ready")
         except Exception as error:
             self.failure = error
@@ -214,14 +263,29 @@ class Appliance:
         if count:
             log.warning("interrupted_messages", count=count)
 
+    def _weights_of(self, model: str) -> str | None:
+        """The SHA-256 of the model's weights: as the engine tells it, else as it was written down
+        when they came."""
+        seen = self.monitor.seen.model
+        if seen.model == model and seen.sha256 is not None:
+            return seen.sha256
+        with suppress(ApplianceError):
+            return weights.locate(self.settings, Catalog.load().entry(model))[1]
+        return None
+
     def _load_embedder(self) -> Embedder:
         folder = self.settings.embeddings_dir or packaged_model()
         return load_embedder(folder, self.settings.data_dir / "embeddings")
 
-    def _load_reader(self, embedder: Embedder) -> Reader:
-        return load_or_train(
+    def _load_reader(self, embedder: Embedder, vectors: VectorFile) -> CurrentReader:
+        shipped = load_or_train(
             EXAMPLES,
             self.settings.data_dir / "heads" / "shipped.npz",
-            embedder.encode,
+            vectors.keeping(embedder.encode),
             embedder.fingerprint,
+        )
+        return CurrentReader(
+            as_shipped(shipped.trained),
+            self.versions,
+            f"{FEATURES_VERSION}:{embedder.fingerprint}",
         )

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import ipaddress
 import os
+import re
 import shlex
 import stat
 import tomllib
@@ -135,6 +136,10 @@ class Settings(BaseSettings):
         default="drafted",
         description="How answers are made: drafted and judged, quoted sentences, or curated.",
     )
+    languages: Annotated[list[str], NoDecode] = Field(
+        default=["en"],
+        description="Languages the desk reads, such as en de; others go to a person. any: all.",
+    )
     visitor_queries_per_minute: int = Field(
         default=20, ge=1, description="Questions one visitor of the chat page may send a minute."
     )
@@ -202,6 +207,18 @@ class Settings(BaseSettings):
     @classmethod
     def _words(cls, given: Any) -> Any:
         return shlex.split(given) if isinstance(given, str) else given
+
+    @field_validator("languages", mode="before")
+    @classmethod
+    def _codes(cls, given: Any) -> Any:
+        codes = given.replace(",", " ").split() if isinstance(given, str) else given
+        if codes == ["any"]:
+            return []
+        if isinstance(codes, list) and not all(
+            isinstance(code, str) and re.fullmatch("[a-z]{2}", code) for code in codes
+        ):
+            raise ValueError("Languages are ISO 639-1 codes of two letters, such as en de.")
+        return codes
 
     @field_validator("vllm_url")
     @classmethod

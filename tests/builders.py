@@ -182,12 +182,12 @@ class FixedSearch:
         self.hints: list[str | None] = []
 
     async def search(
-        self, vector: Vector, *, limit: int, category: str | None = None
+        self, text: str, vector: Vector, *, limit: int, category: str | None = None
     ) -> tuple[Passage, ...]:
         self.hints.append(category)
         return self.passages[:limit]
 
-    async def categories(self, vector: Vector) -> dict[str, float]:
+    async def categories(self, text: str, vector: Vector) -> dict[str, float]:
         return self.votes
 
 

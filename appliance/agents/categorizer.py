@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from appliance.answering.wording import OFFER
 from appliance.domain.policy import SENTENCES_READ
 from appliance.domain.ports import Encoder, Reading, Search
 from appliance.domain.query import Query
 from appliance.domain.state import QueryState, Run
 from appliance.domain.text import sentences
+from appliance.understanding.language import foreign_language
 from appliance.understanding.phrases import agrees
 
 
 class Categorizer:
-    """Writes category, confidence, intent, and whether a person is asked for."""
+    """Writes category, confidence, intent, whether a person is asked for, and the language if it is
+    none of those the encoder carries.
 
-    def __init__(self, encoder: Encoder, search: Search, reading: Reading) -> None:
+    :param languages: ISO 639 codes of those; none means not to look.
+    """
+
+    def __init__(
+        self, encoder: Encoder, search: Search, reading: Reading, languages: Collection[str] = ()
+    ) -> None:
+        self._languages = languages
         self._encoder = encoder
         self._search = search
         self._reading = reading
@@ -22,7 +32,7 @@ class Categorizer:
     async def __call__(self, state: QueryState, run: Run) -> QueryState:
         query = state["query"]
         vector = await self._encoder.encode_one(query.text)
-        votes = await self._search.categories(vector)
+        votes = await self._search.categories(query.text, vector)
         category, confidence = self._reading.category(query.text, vector, votes=votes)
         intent, _ = self._reading.intent(query.text, vector, first=not query.history)
         parts = sentences(query.text)
@@ -34,6 +44,7 @@ class Categorizer:
             "category_confidence": round(confidence, 4),
             "intent": intent,
             "wants_person": self._reading.wants_person(query.text, vectors) or accepts_offer(query),
+            "language": foreign_language(query.text, self._languages),
         }
 
 

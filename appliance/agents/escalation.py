@@ -11,6 +11,7 @@ from appliance.domain.ports import Encoder
 from appliance.domain.query import Topic
 from appliance.domain.state import QueryState, Run
 from appliance.understanding.flags import billing_flags
+from appliance.understanding.language import written_in
 from appliance.understanding.phrases import escalation_phrase
 from appliance.understanding.topics import next_topic
 
@@ -38,8 +39,10 @@ class EscalationAgent:
         """Hand over. The articles that fit are named, because help may be one click away
         meanwhile."""
         reason = state.get("escalation_reason") or "requested"
-        articles = fitting(state.get("passages", ()))[: policy.HANDOFF_ARTICLES]
-        await run.say(wording.handoff(reason, state["query"].case_reference, articles))
+        language = state.get("language") if reason == "language" else None
+        # What comes nearest to a message that could not be read is nearest by chance.
+        articles = () if language else fitting(state.get("passages", ()))[: policy.HANDOFF_ARTICLES]
+        await run.say(wording.handoff(reason, state["query"].case_reference, articles, language))
         flags = ("escalated", *billing_flags(state["query"].text))
         return {"answer": Answer(response=run.response, outcome="handoff", flags=flags)}
 
@@ -61,6 +64,9 @@ class EscalationAgent:
 
 def reason_to_escalate(state: QueryState, priority: int, attempts: int) -> EscalationReason | None:
     """The first rule that holds, or None. Needs nothing but the state."""
+    if _is_unread(state):
+        # First, because the other rules read English: "legal" is what Spaniards call lawful.
+        return "language"
     if escalation_phrase(state["query"].text) is not None:
         return "phrase"
     if state.get("wants_person"):
@@ -72,3 +78,12 @@ def reason_to_escalate(state: QueryState, priority: int, attempts: int) -> Escal
     if priority >= policy.ESCALATE_AT_PRIORITY:
         return "priority"
     return None
+
+
+def _is_unread(state: QueryState) -> bool:
+    """Whether the message is in a language that neither the encoder nor any article found is in."""
+    language = state.get("language")
+    return language is not None and not any(
+        written_in(f"{passage.article.question} {passage.article.answer}", language)
+        for passage in state.get("passages", ())
+    )

@@ -15,9 +15,9 @@ from string import Template
 
 from appliance.answering import wording
 from appliance.answering.drafting import DraftUsage, draft_sentences, unless_left
-from appliance.answering.grounding import is_hopeless, supporting_passage, unsaid
+from appliance.answering.grounding import hopelessness, is_told, supporting_passage, unsaid
 from appliance.answering.quoting import chosen, listed, quotable
-from appliance.answering.selection import fitting, for_prompt
+from appliance.answering.selection import fitting, for_prompt, is_certain, rivals
 from appliance.domain.answer import Answer, Citation, Mode
 from appliance.domain.passage import Passage
 from appliance.domain.policy import (
@@ -31,6 +31,7 @@ from appliance.domain.policy import (
 )
 from appliance.domain.query import Turn
 from appliance.domain.state import QueryState, Run
+from appliance.domain.text import sentences
 from appliance.errors import ModelRejected, ModelUnavailable
 from appliance.llm.interface import ChatMessage, ChatModel
 from appliance.llm.structured import pick
@@ -57,6 +58,8 @@ class _Telling:
     """What an answer says so far, and on what it stands."""
 
     run: Run
+    lead: str = "\n\n"
+    """What stands before the next sentence: a paragraph's beginning, or a blank."""
     said: list[str] = field(default_factory=list)
     cited: dict[str, Passage] = field(default_factory=dict)
     cut: list[str] = field(default_factory=list)
@@ -64,7 +67,8 @@ class _Telling:
 
     async def say(self, sentence: str, source: Passage) -> None:
         """Tell the customer a sentence of an article."""
-        await self.run.say(f" {sentence}" if self.said else f"\n\n{sentence}")
+        await self.run.say(self.lead + sentence)
+        self.lead = " "
         self.said.append(sentence)
         self.cited[source.article.id] = source
 
@@ -101,7 +105,9 @@ class Responder:
         self, state: QueryState, run: Run, passages: tuple[Passage, ...]
     ) -> Answer:
         again = self._failed_before(state)
-        await run.say(wording.OPENING_AGAIN if again else wording.OPENINGS[state["sentiment"]])
+        certain = is_certain(passages)
+        openings = wording.OPENINGS if certain else wording.UNCERTAIN_OPENINGS
+        await run.say(wording.OPENING_AGAIN if again else openings[state["sentiment"]])
         told = _Telling(run)
         usage = DraftUsage()
         try:
@@ -122,6 +128,14 @@ class Responder:
         if not told.said or (mode == "drafted" and (told.cut or best.nearest in rest)):
             for sentence in rest:
                 await told.say(sentence, best)
+        for rival in rivals(passages):
+            if mode != "quoted" and rival.article.id not in told.cited:
+                await run.say(f"\n\n{wording.RIVAL}")
+                told.lead = "\n\n"
+                for sentence in sentences(rival.article.answer):
+                    await told.say(sentence, rival)
+        if not certain:
+            await run.say(f"\n\n{wording.OFFER}")
         return Answer(
             response=run.response,
             outcome="answered",
@@ -146,16 +160,15 @@ class Responder:
             self._messages(state, for_prompt(passages)), max_tokens=ANSWER_MAX_TOKENS
         )
 
-        def hopeless(begun: str) -> bool:
-            return is_hopeless(begun, passages)
-
+        hopeless = hopelessness(passages)
         async with aclosing(draft_sentences(stream, usage, told.run.left, hopeless)) as draft:
             async for sentence in draft:
-                source = supporting_passage(sentence, passages)
+                before = told.said[-1] if told.said else ""
+                source = supporting_passage(sentence, passages, before)
                 if source is None:
                     told.cut.append(sentence)
                     break  # a model that has begun to invent goes on inventing
-                if sentence in told.said:
+                if is_told(sentence, source.article, told.said):
                     break  # small models repeat themselves until the limit
                 await told.say(sentence, source)
 
@@ -166,7 +179,7 @@ class Responder:
         choices = quotable(for_prompt(passages))
         request = self._request_quoted.substitute(
             history=_told(state["query"].history),
-            query=state["query"].text[:PROMPT_CHARS],
+            query=_one_line(state["query"].text)[:PROMPT_CHARS],
             sentences=listed(choices),
         )
         messages = [ChatMessage("system", self._system), ChatMessage("user", request)]
@@ -198,14 +211,27 @@ class Responder:
         """The prompt. What changes least stands first, so that the model's cache of it is
         reused."""
         request = self._request.substitute(
-            passages="\n\n".join(p.article.answer[:PROMPT_CHARS] for p in passages),
+            passages="\n\n".join(_one_block(p.article.answer)[:PROMPT_CHARS] for p in passages),
             history=_told(state["query"].history),
             sentiment=state["sentiment"].lower(),
-            query=state["query"].text[:PROMPT_CHARS],
+            query=_one_line(state["query"].text)[:PROMPT_CHARS],
         )
         return [ChatMessage("system", self._system), ChatMessage("user", request)]
 
 
 def _told(history: tuple[Turn, ...]) -> str:
     """The latest exchange in a few words, or nothing."""
-    return "".join(f"Earlier {turn.role}: {turn.content[:TURN_CHARS]}\n" for turn in history[-2:])
+    return "".join(
+        f"Earlier {turn.role}: {_one_line(turn.content)[:TURN_CHARS]}\n" for turn in history[-2:]
+    )
+
+
+def _one_line(text: str) -> str:
+    """A person's words on one line: the prompt's parts begin on lines of their own, and nobody else
+    begins one."""
+    return " ".join(text.split())
+
+
+def _one_block(text: str) -> str:
+    """An article whose later lines are set in, for the same reason, and without blank ones."""
+    return "\n  ".join(line for line in text.split("\n") if line.strip())

@@ -38,7 +38,9 @@ class KnowledgeRetriever:
 
     async def _find(self, text: str, category: str | None) -> tuple[Passage, ...]:
         vector = await self._encoder.encode_one(text)
-        return await self._search.search(vector, limit=policy.PASSAGES_FOUND, category=category)
+        return await self._search.search(
+            text, vector, limit=policy.PASSAGES_FOUND, category=category
+        )
 
 
 def leans(text: str) -> bool:

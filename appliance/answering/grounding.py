@@ -1,84 +1,84 @@
-"""The judge: is a sentence supported by a passage? Code decides, not the model that wrote it.
-
-A sentence passes when it says what one sentence of a passage says: the same words of meaning in the
-same order, none added, none left out, the same numbers, amounts, codes and menu paths. Leaving a
-word out is no smaller change than adding one: "14 days after the first failed payment" without
-"failed" is a promise nobody made. It errs towards "no": a cut sentence costs style, an invented one
-costs trust.
-"""
+"""What may be said of what was found: nothing that the judge does not find in one passage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
 
+from appliance.answering.alignment import PRONOUNS, counterparts, joined, opposites
+from appliance.answering.judge import judge
+from appliance.answering.lexicon import begins_phrase
+from appliance.answering.reading import Token, read
+from appliance.answering.verbatim import gist
 from appliance.domain.passage import Article, Passage
-from appliance.domain.text import facts, menu_steps, sentences, stem, words
-
-FILLERS: Final = frozenset(
-    {
-        "a",
-        "an",
-        "the",
-        "and",
-        "of",
-        "that",
-        "which",
-        "this",
-        "these",
-        "those",
-        "it",
-        "its",
-        "our",
-        "your",
-    }
-    | {"you", "we", "is", "are", "was", "were", "be", "been", "being", "please", "also"}
-)
-"""Words that a rewording may add or drop. Not among them: what negates, limits, permits, obliges,
-or says when."""
-
-SHORTEST: Final = 3
-"""Words of meaning below which a sentence says too little to be judged."""
+from appliance.domain.policy import JUDGE_LOOSE_WORDS
+from appliance.domain.text import sentences, words
 
 
-def supporting_passage(sentence: str, passages: Sequence[Passage]) -> Passage | None:
-    """The first passage that supports a sentence, or None."""
-    return next((p for p in passages if is_supported(sentence, p.article.answer)), None)
+def supporting_passage(
+    sentence: str, passages: Sequence[Passage], before: str = ""
+) -> Passage | None:
+    """The first passage that supports a sentence, or None.
+
+    :param before: the sentence said just before it, which "it" or "they" may point at.
+    """
+    found = next((p for p in passages if is_supported(sentence, p.article.answer)), None)
+    if found is None and before and PRONOUNS & set(words(sentence)):
+        both = f"{before} {sentence}"
+        found = next((p for p in passages if is_supported(both, p.article.answer)), None)
+    return found
 
 
 def is_supported(sentence: str, source: str) -> bool:
     """Whether ``source`` says what ``sentence`` says."""
-    gist = _gist(sentence)
-    if len(gist) < SHORTEST or sentence.rstrip().endswith("?"):
-        return False
-    return any(
-        gist == _gist(part)
-        and facts(sentence) == facts(part)
-        and menu_steps(sentence) == menu_steps(part)
-        for part in sentences(source)
-    )
-
-
-def is_hopeless(begun: str, passages: Sequence[Passage]) -> bool:
-    """Whether a sentence that begins like this cannot become one that is supported.
-
-    Its last word may still grow, so it is not looked at. To stop here instead of at the full stop
-    saves most of what a model writes in vain.
-    """
-    finished = begun.rstrip().rpartition(" ")[0] if not begun[-1:].isspace() else begun
-    gist = _gist(finished)
-    return bool(gist) and not any(
-        gist == _gist(part)[: len(gist)]
-        for passage in passages
-        for part in sentences(passage.article.answer)
-    )
+    return judge(sentence, source).supported
 
 
 def unsaid(article: Article, said: Iterable[str]) -> list[str]:
-    """Sentences of the article, in order, that none of the sentences already said repeats whole."""
-    gists = {_gist(sentence) for sentence in said}
-    return [part for part in sentences(article.answer) if _gist(part) not in gists]
+    """Sentences of the article, in order, that no sentence already said tells in full."""
+    told = {gist(part) for one in said for part in judge(one, article.answer).covers}
+    return [part for part in sentences(article.answer) if gist(part) not in told]
 
 
-def _gist(text: str) -> tuple[str, ...]:
-    return tuple(stem(word) for word in words(text) if word not in FILLERS)
+def is_told(sentence: str, article: Article, said: Sequence[str]) -> bool:
+    """Whether a sentence tells nothing that was not said already."""
+    told = judge(sentence, article.answer).covers
+    return sentence in said or (bool(told) and not set(told) & set(unsaid(article, said)))
+
+
+def is_hopeless(begun: str, passages: Sequence[Passage]) -> bool:
+    """Whether a sentence that begins like this cannot become one that is supported."""
+    return hopelessness(passages)(begun)
+
+
+def hopelessness(passages: Sequence[Passage]) -> Callable[[str], bool]:
+    """Tells of the beginning of a sentence whether no passage can support it any more.
+
+    A number, a name or a thing that no passage has is reason enough. To stop there instead of at
+    the full stop saves most of what a model writes in vain. The last words are not looked at: the
+    last one may still grow, and the one before may become part of a phrase.
+    """
+    known = [joined(tuple(sentences(passage.article.answer))) for passage in passages]
+    memo: dict[str, bool] = {}
+
+    def is_foreign(token: Token) -> bool:
+        if token.text not in memo:
+            memo[token.text] = not any(
+                counterparts(token, tokens) or opposites(token, tokens) for tokens in known
+            )
+        return memo[token.text]
+
+    def hopeless(begun: str) -> bool:
+        finished = begun.rstrip().rpartition(" ")[0] if not begun[-1:].isspace() else begun
+        foreign = [
+            token
+            for token in read(finished)[:-1]
+            if token.is_content
+            and not token.is_light
+            and not token.is_person
+            and not begins_phrase(token.forms)
+            and is_foreign(token)
+        ]
+        certain = any(token.kind == "fact" or token.part == "noun" for token in foreign)
+        return certain or len(foreign) > JUDGE_LOOSE_WORDS
+
+    return hopeless

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 
+from appliance.answering.translations import HANDED_OVER
 from appliance.domain.passage import Passage
 from appliance.domain.policy import EscalationReason, Intent, Sentiment
 
@@ -13,7 +15,17 @@ OPENINGS: dict[Sentiment, str] = {
     "Negative": "I am sorry about the trouble. Here is what our help articles say:",
     "Angry": "I am sorry, and I understand that you are upset. Here is what our help articles say:",
 }
+UNCERTAIN_OPENINGS: dict[Sentiment, str] = {
+    "Positive": "Thank you for your kind message. I am not certain, but this may answer it:",
+    "Neutral": "I am not certain, but this may answer it:",
+    "Negative": "I am sorry about the trouble. I am not certain, but this may answer it:",
+    "Angry": (
+        "I am sorry, and I understand that you are upset. I am not certain, but this may answer it:"
+    ),
+}
 OPENING_AGAIN = "I am sorry that this is not solved yet. Here is something else that may help:"
+
+RIVAL = "This may be what you mean as well:"
 
 ABSTENTION = (
     "I could not find a reliable answer to that in our help articles, and I would rather not guess."
@@ -39,6 +51,7 @@ HANDOFF_OPENINGS: dict[EscalationReason, str] = {
     "attempts": "I am sorry that my answers have not solved this.",
     "priority": "I understand that this is urgent for you.",
     "requested": "Of course.",
+    "language": "I cannot read the language of your message well enough to answer it myself.",
 }
 HANDOFF = (
     "I am handing your conversation to a member of our team, who will read everything you wrote "
@@ -49,18 +62,50 @@ MEANWHILE = "These articles may help meanwhile: {titles}."
 FAILED = "Something went wrong on our side while I looked for an answer."
 """Said when a responder itself broke: the customer still gets an answer and a way on."""
 
+REMOVED = (
+    "I have removed what looks like {what} from your message; please never send {it} to anybody."
+)
+SECRET_NAMES: dict[str, str] = {"password": "a password", "key": "a key", "card": "a card number"}
+"""By kind of ``domain.redaction.SECRETS``."""
+
+
+def removed(kinds: Iterable[str]) -> str:
+    """The notice that secrets of these kinds were taken out of the customer's message."""
+    names = [name for kind, name in SECRET_NAMES.items() if kind in set(kinds)]
+    return REMOVED.format(what=" and ".join(names), it="it" if len(names) == 1 else "them")
+
+
 DESK_SENTENCES: frozenset[str] = frozenset(
-    {*OPENINGS.values(), OPENING_AGAIN, ABSTENTION, NOTHING_FURTHER, OFFER, FAILED}
+    {
+        *OPENINGS.values(),
+        *UNCERTAIN_OPENINGS.values(),
+        OPENING_AGAIN,
+        RIVAL,
+        ABSTENTION,
+        NOTHING_FURTHER,
+        OFFER,
+        FAILED,
+    }
+    | {removed(some) for size in (1, 2, 3) for some in combinations(SECRET_NAMES, size)}
 )
 """Sentences that no passage has to support, because they say nothing about the product."""
 
 
-def handoff(reason: EscalationReason, reference: str, passages: Sequence[Passage]) -> str:
-    """The message that hands a conversation over."""
+def handoff(
+    reason: EscalationReason,
+    reference: str,
+    passages: Sequence[Passage],
+    language: str | None = None,
+) -> str:
+    """The message that hands a conversation over; for the reason ``language`` in that one too,
+    where we have the words."""
     parts = [HANDOFF_OPENINGS[reason], HANDOFF.format(reference=reference)]
     if passages:
         parts.append(MEANWHILE.format(titles=_titles(passages)))
-    return " ".join(parts)
+    english = " ".join(parts)
+    if reason != "language" or language not in HANDED_OVER:
+        return english
+    return f"{english}\n\n{HANDED_OVER[language].format(reference=reference)}"
 
 
 def abstention(opening: str, passages: Sequence[Passage]) -> str:

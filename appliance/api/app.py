@@ -17,9 +17,11 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Message, Scope
 
 from appliance import __version__
+from appliance.api.answers import AnswerController
 from appliance.api.auth import provide_principal
 from appliance.api.chat import LocalDocs, PageController, SessionController, asset_routers
 from appliance.api.conversations import ConversationController, FeedbackController
+from appliance.api.corrections import CorrectionController
 from appliance.api.knowledge import KnowledgeController
 from appliance.api.problems import handle
 from appliance.api.queries import QueryController
@@ -43,7 +45,9 @@ RESOURCES = [
     QueryController,
     ConversationController,
     FeedbackController,
+    CorrectionController,
     UserController,
+    AnswerController,
     KnowledgeController,
     SessionController,
     SystemController,

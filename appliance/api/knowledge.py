@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from litestar import Controller, get
-from litestar.params import FromPath, FromQuery, Parameter
+from litestar import Controller, get, post
+from litestar.params import FromPath, FromQuery, Parameter, QueryParameter
 from msgspec import Struct
 
 from appliance.api.auth import Caller, Desk
 from appliance.api.problems import documented
 from appliance.domain.passage import Article
-from appliance.domain.policy import MESSAGE_MAX_CHARS, Category
+from appliance.domain.policy import MESSAGE_MAX_CHARS, Category, QuarantineState
 from appliance.services.knowledge import SEARCH_MAX
+from appliance.storage.records import Quarantined
 
 Text = Annotated[str, Parameter(min_length=1, max_length=MESSAGE_MAX_CHARS)]
 
@@ -23,8 +24,14 @@ class SearchPage(Struct):
     items: list[dict[str, Any]]
 
 
+class QuarantinePage(Struct):
+    """Sentences of articles that wait or waited for an administrator, oldest first."""
+
+    items: list[Quarantined]
+
+
 class KnowledgeController(Controller):
-    """Articles, for everybody with a key or a session."""
+    """Articles, for everybody with a key or a session; their quarantine, for admins."""
 
     path = "/kb"
     tags = ("Knowledge",)
@@ -48,3 +55,35 @@ class KnowledgeController(Controller):
     ) -> Article:
         """One article. Ids come from a desk's own files and may hold slashes."""
         return await appliance.ready.knowledge.article(article_id.removeprefix("/"))
+
+    @get("/quarantine", responses=documented(400, 401, 403, 503))
+    async def list_quarantine(
+        self,
+        principal: Caller,
+        appliance: Desk,
+        wanted: Annotated[QuarantineState | None, QueryParameter(name="state")] = None,
+    ) -> QuarantinePage:
+        """Sentences that were kept out of articles. They are untrusted text: show them as such."""
+        return QuarantinePage([*await appliance.quarantine.list(principal, wanted)])
+
+    @post(
+        "/quarantine/{quarantine_id:str}/release",
+        status_code=200,
+        responses=documented(400, 401, 403, 404, 503),
+    )
+    async def release(
+        self, quarantine_id: FromPath[str], principal: Caller, appliance: Desk
+    ) -> Quarantined:
+        """Put a sentence back into its article; the next query sees it."""
+        return await appliance.quarantine.decide(principal, quarantine_id, "released")
+
+    @post(
+        "/quarantine/{quarantine_id:str}/remove",
+        status_code=200,
+        responses=documented(400, 401, 403, 404, 503),
+    )
+    async def remove(
+        self, quarantine_id: FromPath[str], principal: Caller, appliance: Desk
+    ) -> Quarantined:
+        """Keep a sentence out for good, also when the article is imported again."""
+        return await appliance.quarantine.decide(principal, quarantine_id, "removed")

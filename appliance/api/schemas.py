@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from appliance.domain.policy import COMMENT_MAX_CHARS, ID_MAX_CHARS, MESSAGE_MAX_CHARS
+from appliance.domain.policy import (
+    COMMENT_MAX_CHARS,
+    ID_MAX_CHARS,
+    MESSAGE_MAX_CHARS,
+    Category,
+    Intent,
+    Sentiment,
+)
 
 Identifier = Annotated[str, Meta(min_length=1, max_length=ID_MAX_CHARS)]
 
@@ -31,6 +38,14 @@ class EscalateRequest(Struct, forbid_unknown_fields=True):
     """Talk to a person; ``reason`` is the customer's own words."""
 
     reason: Annotated[str, Meta(max_length=COMMENT_MAX_CHARS)] | None = None
+
+
+class CorrectionRequest(Struct, forbid_unknown_fields=True):
+    """What a customer's message is; at least one of the three."""
+
+    category: Category | None = None
+    sentiment: Sentiment | None = None
+    intent: Intent | None = None
 
 
 class UserRequest(Struct, forbid_unknown_fields=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from litestar import Controller, get, put
+from litestar import Controller, delete, get, put
 from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
@@ -50,3 +50,8 @@ class UserController(Controller):
         """Create or replace what is known of a user. VIP raises the priority of their queries."""
         principal.require("agent", "admin")
         return await appliance.users.put(user_id, name=data.name, email=data.email, vip=data.vip)
+
+    @delete("/{user_id:str}", responses=documented(400, 401, 403, 404))
+    async def forget_user(self, user_id: FromPath[str], principal: Caller, appliance: Desk) -> None:
+        """Delete a user with all they wrote and were told; answer records keep their digests."""
+        await appliance.users.forget(principal, user_id)

@@ -11,13 +11,16 @@ import sys
 import click
 
 from appliance import __version__
+from appliance.cli.answers import answers
 from appliance.cli.ask import ask
 from appliance.cli.bench import bench
 from appliance.cli.db import db
 from appliance.cli.doctor import doctor
 from appliance.cli.evaluate import evaluate
+from appliance.cli.golden import golden
 from appliance.cli.kb import kb
 from appliance.cli.keys import keys
+from appliance.cli.learn import learn
 from appliance.cli.models import models
 from appliance.cli.output import fail
 from appliance.cli.serve import api, engine, up, vllm
@@ -30,7 +33,23 @@ def cli() -> None:
     """SmartSupport Appliance: an offline support desk with a model of its own."""
 
 
-for command in (up, api, engine, vllm, ask, kb, keys, models, db, doctor, evaluate, bench):
+for command in (
+    up,
+    api,
+    engine,
+    vllm,
+    ask,
+    answers,
+    kb,
+    learn,
+    golden,
+    keys,
+    models,
+    db,
+    doctor,
+    evaluate,
+    bench,
+):
     cli.add_command(command)
 
 

@@ -4,8 +4,9 @@ measured."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,118 +14,162 @@ from appliance.answering.grounding import supporting_passage
 from appliance.answering.wording import DESK_SENTENCES
 from appliance.domain.text import sentences
 from appliance.evaluation.run import Outcome
+from appliance.evaluation.scoring import LABELLED, Result, results
+
+FIGURES: Final[dict[str, tuple[str, ...]]] = {
+    "category": ("accuracy",),
+    "sentiment": ("accuracy", "accuracy_3"),
+    "anger": ("precision", "recall"),
+    "escalation": ("recall", "false_rate"),
+    "retrieval": ("recall_at_1", "recall_at_3", "mrr"),
+    "answers": (
+        *("fact_recall", "exact", "forbidden_rate", "unsupported_rate"),
+        *("wrong_answer_rate", "needless_refusal_rate", "words"),
+    ),
+}
+"""Parts of the report and the figures that each has, be they known or not."""
+
+COUNTED: Final[dict[str, tuple[str, ...]]] = {
+    **FIGURES,
+    "anger": ("recall",),
+    "answers": ("fact_recall", "wrong_answer_rate", "needless_refusal_rate"),
+}
+"""The figures that make a query one of a part's ``n``."""
+
+FURTHER: Final[dict[str, tuple[str, ...]]] = {
+    "category": ("ece", "coverage"),
+    "sentiment": ("ece", "coverage"),
+    "abstention": ("wrong_answer_rate", "needless_refusal_rate"),
+    "latency": ("p50", "p95"),
+    "tokens": ("prompt", "cached", "generated"),
+}
+"""Figures that a report can hold besides."""
+
+BY_SOURCE: Final = ("category", "sentiment", "escalation", "answers")
+
+BINS: Final = 10
+"""Bins of equal width for the expected calibration error."""
 
 
 def report(outcomes: Sequence[Outcome], model: str | None) -> dict[str, Any]:
-    """All figures of a run."""
-    card: dict[str, Any] = {"n": len(outcomes)}
-    for name in ("category", "sentiment"):
-        told = [o for o in outcomes if getattr(o.item, name) is not None]
-        if told:
-            card[name] = _classification(told, name)
-    moody = [o for o in outcomes if o.item.sentiment is not None]
-    if moody:
-        card["anger"] = _anger(moody)
-    escalations = [o for o in outcomes if o.item.escalate is not None]
-    if escalations:
-        card["escalation"] = _escalation(escalations)
-    known = [o for o in outcomes if o.item.faq is not None]
-    if known:
-        card["retrieval"] = _retrieval(known)
-    if any(o.item.answerable is not None or o.item.must_include for o in outcomes):
-        card["answers"] = _answers(outcomes)
-    modes = Counter(
-        o.state["answer"].mode for o in outcomes if o.state["answer"].outcome == "answered"
-    )
+    """All figures of a run; under ``counts`` over how many values each is a mean, under ``items``
+    what came of each query, as ``Result``."""
+    items = results(outcomes, [_judged(outcome) for outcome in outcomes])
+    card: dict[str, Any] = {"n": len(items)}
+    for part in FIGURES:
+        figures = _figures(part, items)
+        # Where moods are stated and nobody is angry, that is worth telling.
+        if figures["n"] or (part == "anger" and "sentiment" in card):
+            card[part] = figures
+    for part in BY_SOURCE:
+        if part in card:
+            card[part]["by_source"] = _by_source(part, items)
+    for part in LABELLED:
+        if part in card:
+            card[part] |= _classification(part, items)
+    if "escalation" in card:
+        card["escalation"] |= _reasons(items)
+    if kinds := _groups("abstention", items):
+        card["abstention"] = kinds
+    ways = [o.state["answer"] for o in outcomes]
+    modes = Counter(answer.mode for answer in ways if answer.outcome == "answered")
     return card | {
         "latency": _latency(outcomes),
         "tokens": _tokens(outcomes),
         "model": model,
         "mode": modes.most_common(1)[0][0] if modes else "none",
         "modes": dict(modes),
+        "failures": dict(Counter(agent for o in outcomes for agent in o.state["failures"])),
+        "counts": {figure: len(values) for figure, values in sorted(gathered(items).items())},
+        "items": items,
     }
 
 
-def _classification(told: Sequence[Outcome], name: str) -> dict[str, Any]:
+def is_figure(name: str) -> bool:
+    """Whether a report can hold a figure at this place, such as ``latency.total.p95``."""
+    part, _, place = name.partition(".")
+    return place.rpartition(".")[2] in (*FIGURES.get(part, ()), *FURTHER.get(part, ()))
+
+
+def gathered(items: Iterable[Result]) -> dict[str, list[float]]:
+    """By figure, the values that it is the mean of."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for item in items:
+        for figure, added in item.scores.items():
+            if added:
+                values[figure] += added
+    return dict(values)
+
+
+def _figures(part: str, items: Sequence[Result]) -> dict[str, Any]:
+    values = gathered(items)
+    counted = [f"{part}.{figure}" for figure in COUNTED[part]]
+    return {figure: _mean(values.get(f"{part}.{figure}", [])) for figure in FIGURES[part]} | {
+        "n": sum(any(figure in item.scores for figure in counted) for item in items)
+    }
+
+
+def _by_source(part: str, items: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    sources: dict[str, list[Result]] = defaultdict(list)
+    for item in items:
+        sources[item.source].append(item)
+    figures = {source: _figures(part, some) for source, some in sources.items()}
+    return {source: found for source, found in figures.items() if found["n"]}
+
+
+def _groups(prefix: str, items: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """Figures named ``PREFIX.GROUP.FIGURE``, by group and figure."""
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, values in gathered(items).items():
+        if name.startswith(f"{prefix}."):
+            group, _, figure = name.removeprefix(f"{prefix}.").rpartition(".")
+            found[group] |= {figure: _mean(values)}
+            found[group]["n"] = found[group].get("n", 0) + len(values)
+    return dict(found)
+
+
+def _classification(part: str, items: Sequence[Result]) -> dict[str, Any]:
+    """Who was taken for what, and what the confidence is worth, where it is known."""
+    told = [item for item in items if f"{part}.accuracy" in item.scores]
     confusion: dict[str, Counter[str]] = defaultdict(Counter)
-    by_source: dict[str, list[bool]] = defaultdict(list)
-    for outcome in told:
-        wanted, found = getattr(outcome.item, name), outcome.state[name]  # type: ignore[literal-required]
-        confusion[wanted][found] += 1
-        by_source[outcome.item.source].append(wanted == found)
-    return {
-        "accuracy": _share([hit for hits in by_source.values() for hit in hits]),
-        "n": len(told),
-        "confusion": {wanted: dict(row) for wanted, row in sorted(confusion.items())},
-        "by_source": {
-            s: {"accuracy": _share(hits), "n": len(hits)} for s, hits in by_source.items()
+    for item in told:
+        confusion[item.wanted[part]][item.found[part]] += 1
+    figures: dict[str, Any] = {
+        "confusion": {wanted: dict(row) for wanted, row in sorted(confusion.items())}
+    }
+    sure = [item for item in told if f"{part}.sure.coverage" in item.scores]
+    if not sure:
+        return figures
+    values = gathered(sure)
+    confident = values.get(f"{part}.sure.accuracy", [])
+    return figures | {
+        "ece": calibration_error(
+            [item.found[f"{part}_confidence"] for item in sure], values[f"{part}.accuracy"]
+        ),
+        "sure": {
+            "accuracy": _mean(confident),
+            "coverage": _mean(values[f"{part}.sure.coverage"]),
+            "n": len(confident),
         },
     }
 
 
-def _anger(moody: Sequence[Outcome]) -> dict[str, Any]:
-    found = [o.item.sentiment == "Angry" for o in moody if o.state["sentiment"] == "Angry"]
-    wanted = [o.state["sentiment"] == "Angry" for o in moody if o.item.sentiment == "Angry"]
-    return {"precision": _share(found), "recall": _share(wanted), "n": len(wanted)}
+def calibration_error(confidences: Sequence[float], hits: Sequence[float]) -> float:
+    """The expected calibration error: how far confidence and accuracy lie apart, the mean over
+    ``BINS`` bins of confidence, weighted with the labels in each."""
+    told, right = np.asarray(confidences), np.asarray(hits)
+    bins = np.minimum((told * BINS).astype(int), BINS - 1)
+    apart = [abs(float((told - right)[bins == at].sum())) for at in np.unique(bins)]
+    return round(sum(apart) / len(told), 4)
 
 
-def _escalation(told: Sequence[Outcome]) -> dict[str, Any]:
-    def handed_over(outcome: Outcome) -> bool:
-        return outcome.state["answer"].outcome == "handoff"
-
+def _reasons(items: Sequence[Result]) -> dict[str, Any]:
+    """Who should be handed over, by why; who should not have been, by the rule that did it."""
+    wrongly = [item for item in items if any(item.scores.get("escalation.false_rate", ()))]
     return {
-        "recall": _share([handed_over(o) for o in told if o.item.escalate]),
-        "false_rate": _share([handed_over(o) for o in told if not o.item.escalate]),
-        "n": len(told),
+        "by_reason": _groups("escalation.by_reason", items),
+        "false_by_rule": dict(Counter(str(item.found["escalation_reason"]) for item in wrongly)),
     }
-
-
-def _retrieval(known: Sequence[Outcome]) -> dict[str, Any]:
-    ranks = []
-    for outcome in known:
-        found = [passage.article.id for passage in outcome.state.get("passages", ())]
-        wanted = str(outcome.item.faq)
-        ranks.append(found.index(wanted) + 1 if wanted in found else 0)
-    return {
-        "recall_at_1": _share([rank == 1 for rank in ranks]),
-        "recall_at_3": _share([1 <= rank <= 3 for rank in ranks]),
-        "mrr": round(float(np.mean([1 / rank if rank else 0.0 for rank in ranks])), 4),
-        "n": len(ranks),
-    }
-
-
-def _answers(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Facts over queries with required ones; errors over queries that are not to be escalated."""
-    calm = [o for o in outcomes if not o.item.escalate]
-    facts = [_facts_present(o) for o in calm if o.item.must_include]
-    forbidden = [
-        any(text.lower() in o.state["answer"].response.lower() for text in o.item.must_not_include)
-        for o in calm
-        if o.item.must_not_include
-    ]
-    judged = [supported for o in outcomes for supported in _judged(o)]
-    return {
-        "fact_recall": _mean(facts),
-        "forbidden_rate": _share(forbidden),
-        "unsupported_rate": _share([not supported for supported in judged]),
-        "wrong_answer_rate": _share(
-            [o.state["answer"].outcome == "answered" for o in calm if o.item.answerable is False]
-        ),
-        "needless_refusal_rate": _share(
-            [
-                o.state["answer"].outcome in ("abstained", "smalltalk")
-                for o in calm
-                if o.item.answerable
-            ]
-        ),
-        "n": sum(o.item.answerable is not None or bool(o.item.must_include) for o in calm),
-    }
-
-
-def _facts_present(outcome: Outcome) -> float:
-    response = outcome.state["answer"].response.lower()
-    wanted = outcome.item.must_include
-    return sum(fact.lower() in response for fact in wanted) / len(wanted)
 
 
 def _judged(outcome: Outcome) -> list[bool]:
@@ -137,10 +182,10 @@ def _judged(outcome: Outcome) -> list[bool]:
     own = {part for said in DESK_SENTENCES for part in sentences(said)}
     passages = outcome.state.get("passages", ())
     verbatim = {part for p in passages for part in sentences(p.article.answer)}
+    said = ["", *(part for part in sentences(answer.response) if part not in own)]
     return [
-        part in verbatim or supporting_passage(part, passages) is not None
-        for part in sentences(answer.response)
-        if part not in own
+        part in verbatim or supporting_passage(part, passages, before) is not None
+        for before, part in pairwise(said)
     ]
 
 
@@ -168,10 +213,6 @@ def _tokens(outcomes: Sequence[Outcome]) -> dict[str, float | None]:
         "cached": mean(lambda o: o.state["answer"].tokens.cached),
         "generated": mean(lambda o: o.state["answer"].tokens.generated),
     }
-
-
-def _share(hits: Sequence[bool]) -> float | None:
-    return _mean([float(hit) for hit in hits])
 
 
 def _mean(values: Sequence[float]) -> float | None:

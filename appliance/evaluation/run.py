@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.domain.policy import HISTORY_TURNS
-from appliance.domain.query import Query, Topic
+from appliance.domain.query import Query, Topic, Turn
+from appliance.domain.redaction import SECRETS, redact
 from appliance.domain.state import QueryState, Run
+from appliance.domain.text import clean
 from appliance.evaluation.golden import GoldenItem
 from appliance.graph.build import SupportGraph
 
@@ -48,8 +50,22 @@ async def _topic_after_history(graph: SupportGraph, item: GoldenItem) -> Topic |
 
 
 def _query(item: GoldenItem, text: str, turns: int, topic: Topic | None) -> Query:
-    history = tuple(turn.turn() for turn in item.history[:turns])[-HISTORY_TURNS:]
-    return Query(text, "golden", "CASE-GOLDEN", history=history, topic=topic)
+    """The query as it reaches the graph: cleaned, and without the secrets in it."""
+    kept = redact(clean(text), SECRETS)
+    return Query(
+        kept.text,
+        "golden",
+        "CASE-GOLDEN",
+        history=tuple(_stored(turn.turn()) for turn in item.history[:turns])[-HISTORY_TURNS:],
+        topic=topic,
+        removed=tuple(sorted(kept.counts)),
+    )
+
+
+def _stored(turn: Turn) -> Turn:
+    """An earlier turn as the desk keeps it."""
+    text = clean(turn.content)
+    return Turn(turn.role, redact(text, SECRETS).text if turn.role == "customer" else text)
 
 
 async def _unheard(event: str, data: dict[str, Any]) -> None:

@@ -69,6 +69,8 @@ class SupportGraph:
 
         :param run: where words go as they are said.
         """
+        if query.removed:
+            run.notice = wording.removed(query.removed)
         state: QueryState = {"query": query, "stages": {}, "failures": ()}
         final: QueryState = await self._graph.ainvoke(state, context=run)
         return final
@@ -154,6 +156,7 @@ async def unread(state: QueryState, run: Run) -> QueryState:
         "category_confidence": 0.0,
         "intent": "question",
         "wants_person": asks_for_person(state["query"].text),
+        "language": None,
     }
 
 
@@ -193,5 +196,6 @@ async def apology(state: QueryState, run: Run) -> QueryState:
 async def bare_handoff(state: QueryState, run: Run) -> QueryState:
     """The handoff without articles."""
     reason = state.get("escalation_reason") or "requested"
-    await run.say(wording.handoff(reason, state["query"].case_reference, ()))
+    language = state.get("language")
+    await run.say(wording.handoff(reason, state["query"].case_reference, (), language))
     return {"answer": Answer(run.response, "handoff", flags=("escalated",))}

@@ -33,6 +33,11 @@ class KnowledgeBase:
         self._current: indexes.KnowledgeIndex | None = None
         self._lock = asyncio.Lock()
 
+    @property
+    def fingerprint(self) -> str | None:
+        """What the index searched last is called; None before the first search."""
+        return None if self._current is None else self._current.fingerprint
+
     async def refresh(self) -> indexes.KnowledgeIndex:
         """The index of the present articles, loaded or built where it has to be."""
         embedder = self._bridge.embedder
@@ -51,15 +56,20 @@ class KnowledgeBase:
             return fresh
 
     async def search(
-        self, vector: npt.NDArray[np.float32], *, limit: int, category: str | None = None
+        self,
+        text: str,
+        vector: npt.NDArray[np.float32],
+        *,
+        limit: int,
+        category: str | None = None,
     ) -> tuple[Passage, ...]:
         """See ``Search``. FAISS over thousands of rows takes well under a millisecond: no
         thread."""
-        return (await self.refresh()).search(vector, limit=limit, category=category)
+        return (await self.refresh()).search(text, vector, limit=limit, category=category)
 
-    async def categories(self, vector: npt.NDArray[np.float32]) -> dict[str, float]:
+    async def categories(self, text: str, vector: npt.NDArray[np.float32]) -> dict[str, float]:
         """See ``Search``."""
-        return (await self.refresh()).categories(vector)
+        return (await self.refresh()).categories(text, vector)
 
     def _make(
         self,

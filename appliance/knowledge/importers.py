@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from appliance.domain.passage import Article
 from appliance.domain.policy import CATEGORIES, ID_MAX_CHARS
-from appliance.domain.text import clean
+from appliance.domain.screening import hidden_sentences
+from appliance.domain.text import clean, is_hidden
 from appliance.errors import KnowledgeFileError
 
 FILE_MAX_BYTES = 64 * 1024 * 1024
@@ -16,7 +17,20 @@ QUESTION_MAX_CHARS = 500
 ANSWER_MAX_CHARS = 20_000
 
 
+class Loaded(NamedTuple):
+    """A file's articles. ``hidden`` has an entry for each that held invisible characters, with the
+    sentences in which no honest text has such."""
+
+    articles: list[Article]
+    hidden: dict[str, tuple[str, ...]]
+
+
 def read_faqs(path: Path) -> list[Article]:
+    """The articles of ``load_faqs``."""
+    return load_faqs(path).articles
+
+
+def load_faqs(path: Path) -> Loaded:
     """Read ``{"faqs": [{"id", "question", "answer", "category"}]}``.
 
     :raises KnowledgeFileError: naming the file and the first entry that is wrong.
@@ -39,12 +53,16 @@ def read_faqs(path: Path) -> list[Article]:
     if not isinstance(entries, list) or not entries:
         raise KnowledgeFileError(f'{path} has no list "faqs".')
     articles: dict[str, Article] = {}
+    hidden: dict[str, tuple[str, ...]] = {}
     for number, entry in enumerate(entries, start=1):
         article = _article(entry, where=f"{path}, entry {number}")
         if article.id in articles:
             raise KnowledgeFileError(f"{path}, entry {number}: the id {article.id} is used twice.")
         articles[article.id] = article
-    return list(articles.values())
+        texts = (entry["question"], entry["answer"])
+        if any(is_hidden(character) for text in texts for character in text):
+            hidden[article.id] = tuple(found for text in texts for found in hidden_sentences(text))
+    return Loaded(list(articles.values()), hidden)
 
 
 def _article(entry: Any, *, where: str) -> Article:

@@ -32,11 +32,11 @@ from appliance.domain.policy import (
 )
 from appliance.errors import InvalidInput
 from appliance.understanding import heads
-from appliance.understanding.features import join, surface
+from appliance.understanding.features import join
 from appliance.understanding.heads import Floats, Head
 from appliance.understanding.phrases import asks_for_person
 
-FEATURES_VERSION = "1"
+FEATURES_VERSION = "2"
 """Part of the fingerprint: change it when features or strengths change."""
 
 STRENGTHS = {"category": 2.0, "sentiment": 1.0, "intent": 10.0}
@@ -53,7 +53,9 @@ class Reader:
     """Keeps the ``Reading`` protocol. Immutable; a retrained reader replaces the old one whole."""
 
     def __init__(self, trained: dict[str, Head]) -> None:
+        self.trained = trained
         self._heads = trained
+        self.fingerprint = heads.digest(trained)
 
     def category(
         self, text: str, vector: Floats, *, votes: dict[str, float]
@@ -70,7 +72,7 @@ class Reader:
     def sentiment(self, text: str, vector: Floats) -> tuple[Sentiment, float]:
         """See ``Reading``. Anger hands a customer over, so it takes more than being the likeliest
         label."""
-        features = np.concatenate([vector, surface(text)]).astype(np.float32)
+        features = join(np.asarray(vector)[np.newaxis], [text])[0]
         found = self._heads["sentiment"].probabilities(features)
         if found["Angry"] < ANGER_MIN.value:
             found = {label: p for label, p in found.items() if label != "Angry"}
@@ -153,11 +155,14 @@ def train(
     trained: dict[str, Head] = {}
     for name in LABELS:
         at = [i for i, row in enumerate(rows) if row.get(name) is not None]
-        chosen = vectors[at]
-        if name == "sentiment":
-            chosen = join(chosen, [texts[i] for i in at])
+        chosen = features(name, vectors[at], [texts[i] for i in at])
         trained[name] = heads.train(chosen, [rows[i][name] for i in at], strength=STRENGTHS[name])
     return trained
+
+
+def features(name: str, vectors: Floats, texts: list[str]) -> Floats:
+    """What a head sees of texts with these vectors, a row each."""
+    return join(vectors, texts) if name == "sentiment" else vectors
 
 
 def _best(found: dict[str, float]) -> tuple[str, float]:

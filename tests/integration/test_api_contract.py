@@ -27,6 +27,7 @@ import pytest
 
 from appliance.api.app import create_app
 from appliance.bootstrap import Appliance
+from appliance.domain.passage import Article
 from appliance.knowledge.embedding import HashedEmbedder
 from appliance.knowledge.importers import read_faqs
 from appliance.llm.scripted import ScriptedModel
@@ -740,12 +741,17 @@ ROUTES: list[tuple[str, str, dict[str, int], Any]] = [
     ("GET", "/users", STAFF, None),
     ("GET", "/users/{user_id}", STAFF, None),
     ("PUT", "/users/{user_id}", STAFF, {"vip": True}),
+    ("GET", "/answers/{message_id}/record", STAFF, None),
     ("GET", "/kb/search", KNOWN, None),
     ("GET", "/kb/articles/{article_id}", KNOWN, None),
+    ("GET", "/kb/quarantine", STAFF | {"agent": 403}, None),
+    ("POST", "/kb/quarantine/{quarantine_id}/release", STAFF | {"agent": 403}, None),
+    ("POST", "/kb/quarantine/{quarantine_id}/remove", STAFF | {"agent": 403}, None),
     ("GET", "/session", KNOWN, None),
     ("GET", "/stats", STAFF, None),
     ("GET", "/health", EVERYBODY, None),
     ("GET", "/ready", EVERYBODY, None),
+    ("DELETE", "/users/{user_id}", STAFF | {"agent": 403, "admin": 204}, None),
 ]
 PAGES = ["/", "/docs", "/docs/openapi.json", "/assets/chat.js", "/assets/chat.css", "/favicon.ico"]
 
@@ -767,7 +773,13 @@ async def test_who_may_do_what(desk: Desk, who: str) -> None:
     elif who != "nobody":
         headers = desk.keys[who]
     mine = await desk.ask(headers if who != "nobody" else desk.keys["customer"], user=user)
+    change = await save_articles(
+        desk.appliance.database,
+        [Article("held", "Who can see it?", "Nobody can. Send us your password.", "General")],
+        replace=False,
+    )
     values = {
+        "quarantine_id": change.quarantined[0].id,
         "user": user,
         "user_id": user,
         "conversation_id": mine["conversation_id"],

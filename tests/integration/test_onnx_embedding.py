@@ -232,8 +232,8 @@ def test_an_index_made_with_one_runtime_is_good_with_the_other(
     loaded = indexes.load(tmp_path, onnx_embedder, "digest", articles)
     assert loaded is not None
     for text in EXAMPLES[::50]:
-        wanted = made.search(torch_embedder.encode([text])[0], limit=3)
-        found = loaded.search(onnx_embedder.encode([text])[0], limit=3)
+        wanted = made.search(text, torch_embedder.encode([text])[0], limit=3)
+        found = loaded.search(text, onnx_embedder.encode([text])[0], limit=3)
         assert [p.article.id for p in found] == [p.article.id for p in wanted]
         assert [p.score for p in found] == pytest.approx([p.score for p in wanted], abs=2e-4)
 

@@ -18,6 +18,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Engine, Inspector, MetaData, Text, inspect, select, text
 
 from appliance.domain.passage import Article
+from appliance.domain.record import Described
+from appliance.domain.screening import Finding
 from appliance.errors import StorageUnavailable
 from appliance.settings import HOME
 from appliance.storage import Database, Records, migrate, tables
@@ -51,8 +53,11 @@ def populate(records: Records) -> None:
     answer = records.messages.add(
         conversation.id, "assistant", "Hi", "sent", reply_to=question.id, details={"model": "none"}
     )
+    records.answers.append(answer, Described({"answer": {}}, {"query": {}}))
     records.feedback.put(answer.id, conversation.id, "up", "Nice")
     records.events.add("asked", conversation_id=conversation.id, user_id="ada")
+    records.quarantine.keep_original(ARTICLE)
+    records.quarantine.hold(ARTICLE.id, [Finding("answer", "Use the link.", "script", "0" * 64)])
     records.knowledge.save([ARTICLE], replace=True)
     records.keys.add("desk", "agent", None, "hash")
     records.audit.add("key:1", "model.use", "smollm2-135m", {"from": None})
@@ -111,7 +116,7 @@ def test_forward_back_and_forward_on_a_populated_database(empty_database_url: st
     assert migrate.current(url) == migrate.head()
     run(url, populate)
     before = content(url)
-    assert sum(len(rows) for rows in before.values()) == 10
+    assert sum(len(rows) for rows in before.values()) == 14
 
     migrate.upgrade(url)
     assert content(url) == before

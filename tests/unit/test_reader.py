@@ -15,7 +15,7 @@ from appliance.domain.policy import ANGER_MIN, CATEGORIES, INTENTS, PERSON_MIN, 
 from appliance.errors import InvalidInput
 from appliance.knowledge.embedding import HashedEmbedder
 from appliance.understanding import heads, reader
-from appliance.understanding.features import SURFACE_SIZE, join, surface
+from appliance.understanding.features import MOOD_SIZE, SURFACE_SIZE, join, surface, valence
 from appliance.understanding.heads import Head
 from appliance.understanding.reader import LABELS, Reader, load_or_train, read_examples, train
 
@@ -83,7 +83,7 @@ def log_head(shares: dict[str, float]) -> Head:
 
 def mood_head(shares: dict[str, float]) -> Head:
     plain = log_head(shares)
-    wide = np.zeros((len(shares), EMBEDDER.dimensions + SURFACE_SIZE), dtype=np.float32)
+    wide = np.zeros((len(shares), EMBEDDER.dimensions + MOOD_SIZE), dtype=np.float32)
     return Head(plain.labels, wide, plain.bias)
 
 
@@ -380,11 +380,19 @@ def test_anger_shows_on_the_surface(angrier: str, calmer: str) -> None:
     assert surface(angrier).sum() > surface(calmer).sum()
 
 
-def test_joined_features_are_the_embedding_then_the_surface() -> None:
+def test_valence_knows_negation_and_emphasis() -> None:
+    unpleasant, pleasant, both = valence("The new app is great")
+    assert unpleasant == 0 < pleasant
+    assert valence("The new app is not great")[2] < 0 < both < valence("The new app is GREAT!!!")[2]
+    assert valence("").tolist() == [0, 0, 0]
+
+
+def test_joined_features_are_the_embedding_then_the_mood() -> None:
     texts = ["hello!", "bye"]
     joined = join(EMBEDDER.encode(texts), texts)
-    assert joined.shape == (2, EMBEDDER.dimensions + SURFACE_SIZE)
-    np.testing.assert_array_equal(joined[0, EMBEDDER.dimensions :], surface("hello!"))
+    assert joined.shape == (2, EMBEDDER.dimensions + MOOD_SIZE)
+    mood = np.concatenate([valence("hello!"), surface("hello!")])
+    np.testing.assert_array_equal(joined[0, EMBEDDER.dimensions :], mood)
 
 
 def test_the_labels_are_those_of_the_policy() -> None:

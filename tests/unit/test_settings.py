@@ -80,6 +80,7 @@ def test_arguments_win_over_both(toml: Path, monkeypatch: pytest.MonkeyPatch) ->
 VALUES_BY_TYPE: dict[Any, str] = {int: "16384", float: "1.5", str: "debug", bool: "True"}
 VALUES_BY_NAME = {
     "engine_streams": "8",
+    "languages": "en de",
     "vllm_extra_args": "--seed=1",
     "vllm_url": "http://127.0.0.1:8001",
 }
