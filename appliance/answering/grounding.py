@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from appliance.answering.alignment import PRONOUNS, counterparts, joined, opposites
+from appliance.answering.aligned import PRONOUNS, joined
 from appliance.answering.judge import judge
 from appliance.answering.lexicon import begins_phrase
-from appliance.answering.reading import Token, read
+from appliance.answering.matching import counterparts, opposites
+from appliance.answering.reading import read
+from appliance.answering.tokens import Token
 from appliance.answering.verbatim import gist
 from appliance.domain.passage import Article, Passage
 from appliance.domain.policy import JUDGE_LOOSE_WORDS

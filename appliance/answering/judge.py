@@ -1,9 +1,9 @@
 """The judge: does a source say what a sentence says? Code decides, not the model that wrote it.
 
 Every word of meaning needs a counterpart in one sentence of the source or in neighbouring ones;
-numbers, names, negations, conditions, permissions and duties have to be the same on both sides; and
-nothing that limits the source's sentence may be left out. It errs towards "no": a cut sentence costs
-style, an invented one costs trust.
+numbers, names, negations, conditions, permissions and duties have to be the same on both sides;
+and nothing that limits the source's sentence may be left out. It errs towards "no": a cut sentence
+costs style, an invented one costs trust.
 
 Words meet by their forms and by the tables of ``lexicon``. Vectors of words do not help: between
 "landlord" and "tenant" the cosine is .84, between "lost" and "missing" .30, and with them not one
@@ -18,9 +18,10 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Final
 
-from appliance.answering.alignment import Aligned, align, joined
+from appliance.answering.aligned import Aligned, joined
+from appliance.answering.alignment import align
 from appliance.answering.limits import objections
-from appliance.answering.reading import Token, may_act
+from appliance.answering.tokens import Token, may_act
 from appliance.answering.verbatim import repeated
 from appliance.domain.policy import JUDGE_COPIED, JUDGE_LOOSE_WORDS, JUDGE_NEIGHBOURS
 from appliance.domain.text import sentences, words
@@ -37,7 +38,7 @@ STARTS: Final = frozenset(("and", "or", "then", ",", ".", ";"))
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a sentence is supported; if not, what is wrong with the nearest part of the source."""
+    """Whether a sentence is supported; if not, what speaks against it."""
 
     supported: bool
     reason: str = ""
@@ -84,7 +85,8 @@ def judge(sentence: str, source: str) -> Verdict:
     if whole is not None:
         return Verdict(True, covers=(whole,))
     claim = joined(tuple(sentences(sentence)))
-    if sum(token.is_content for token in claim) < SHORTEST or not any(map(may_act, claim)):
+    said = [token for token in claim if token.is_content or token.operators]
+    if len(said) < SHORTEST or not any(map(may_act, claim)):
         return Verdict(False, "says too little")
     readings = sorted(_readings(sentence, source), key=lambda each: each.distance)
     for reading in readings:

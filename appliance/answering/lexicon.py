@@ -151,19 +151,21 @@ _ENDINGS: Final = (
     ("ally", ""),
     ("er", ""),
     ("er", "e"),
-    ("ers", ""),
-    ("ers", "e"),
     ("est", ""),
     ("est", "e"),
     ("ier", "y"),
     ("iest", "y"),
 )
-_RARE: Final = frozenset(("ly", "ally", "er", "ers", "est"))
+_RARE: Final = frozenset(("ly", "ally", "er", "est"))
 """Endings that many short words have by chance: "only" is not "on"."""
+_COMPARED: Final = frozenset(("er", "est", "ier", "iest"))
+"""Endings of adjectives that are compared; a charger is not more charge."""
 _DERIVED: Final = tuple(
     sorted(
-        "isation ization ation ition ment ance ence ably ibly able ible ness ity ion ive ing edly ed es "
-        "s ly e y".split(),
+        listed(
+            "isation ization ation ition ment ance ence ably ibly able ible ness ity ion ive ing "
+            "edly ed es s ly e y"
+        ),
         key=len,
         reverse=True,
     )
@@ -171,13 +173,15 @@ _DERIVED: Final = tuple(
 _STEM_MIN: Final = 4
 """Letters that are left of a stem at least."""
 
+PLURAL_MIN: Final = 3
+"""Letters of the shortest word that is no plural."""
 _NOUN: Final = re.compile(r"(?:[ts]ion|ment|ance|ence|ship|ery|[svw]al|age)$")
 """Endings of the nouns that stand beside their verbs in the table."""
 
-PARTICLES: Final = frozenset("in on off out up down back away over on".split())
+PARTICLES: Final = listed("in on off out up down back away over on")
 """Words that stand apart from their verb: "switch the router off"."""
 
-_GOVERNED: Final = PARTICLES | set("to for of at with from into".split())
+_GOVERNED: Final = PARTICLES | listed("to for of at with from into")
 
 
 class Lexicon(NamedTuple):
@@ -195,7 +199,8 @@ class Lexicon(NamedTuple):
     """Every word of both tables."""
 
 
-def _lines(name: str) -> list[str]:
+def table(name: str) -> list[str]:
+    """The lines of a table that lies beside this file, without remarks."""
     text = resources.files("appliance.answering").joinpath(name).read_text("utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
@@ -206,7 +211,7 @@ def lexicon() -> Lexicon:
     senses: defaultdict[str, set[int]] = defaultdict(set)
     verbs: set[str] = set()
     parts: defaultdict[str, set[str]] = defaultdict(set)
-    for number, line in enumerate(_lines("synonyms.txt")):
+    for number, line in enumerate(table("synonyms.txt")):
         part, _, words = line.partition(" ")
         for word in words.split(", "):
             base = word.replace("-", " ")
@@ -216,17 +221,17 @@ def lexicon() -> Lexicon:
             if part == "v" and not _NOUN.search(first) and (not others or others[0] in _GOVERNED):
                 verbs.add(first)
     opposites: set[frozenset[str]] = set()
-    known = set(senses)
-    for line in _lines("contrasts.txt"):
+    known = {word for entry in senses for word in (entry, *entry.split())}
+    for line in table("contrasts.txt"):
         sides = [side.strip() for side in line.split("|")]
         if len(sides) == 2:
             opposites.add(frozenset(sides))
         known.update(word for side in sides for word in side.split(", "))
     phrases: defaultdict[str, list[tuple[str, ...]]] = defaultdict(list)
     for entry in senses:
-        words = tuple(entry.split())
-        if len(words) > 1:
-            phrases[words[0]].append(words)
+        phrase = tuple(entry.split())
+        if len(phrase) > 1:
+            phrases[phrase[0]].append(phrase)
     return Lexicon(
         {word: frozenset(lines) for word, lines in senses.items()},
         {first: tuple(sorted(of, key=len, reverse=True)) for first, of in phrases.items()},
@@ -244,10 +249,15 @@ def bases(word: str) -> frozenset[str]:
     found = {word}
     if word in IRREGULAR:
         found.add(IRREGULAR[word])
+    parts = lexicon().parts
     for ending, instead in _ENDINGS:
         least = 3 if ending in _RARE else 2
         if word.endswith(ending) and len(word) - len(ending) >= least:
             base = word[: -len(ending)] + instead
+            if ending in _COMPARED and not any(
+                "a" in parts.get(adjective, ()) for adjective in (base, base[:-1])
+            ):
+                continue
             if base in known or base in IRREGULAR.values():
                 found.add(base)
             elif len(base) > 3 and base[-1] == base[-2] and base[:-1] in known:
@@ -262,6 +272,8 @@ def root(word: str) -> str:
         word = word[:-3] + "y"
     if word.endswith(("sal", "val", "wal", "sals", "vals", "wals")) and len(word) > 6:
         word = word.rstrip("s")[:-2]
+    if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > PLURAL_MIN:
+        word = word[:-1]
     while True:
         ending = next(
             (e for e in _DERIVED if word.endswith(e) and len(word) - len(e) >= _STEM_MIN), None
@@ -283,11 +295,6 @@ def opposed(one: frozenset[str], two: frozenset[str]) -> bool:
     """Whether two words, each given by its base forms, are opposites."""
     pairs = lexicon().opposites
     return any(frozenset((a, b)) in pairs for a in one for b in two)
-
-
-def is_known(forms: frozenset[str]) -> bool:
-    """Whether a table holds the word."""
-    return bool(forms & lexicon().known)
 
 
 def begins_phrase(forms: frozenset[str]) -> bool:

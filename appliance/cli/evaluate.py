@@ -58,6 +58,11 @@ def _bounds(_context: click.Context, _option: click.Parameter, given: tuple[str,
 )
 @click.option("--no-model", is_flag=True, help="Measure as if the language model were down.")
 @click.option(
+    "--judge",
+    type=FILE,
+    help="Measure the judge of answers instead, on pairs of passage and sentence, JSONL.",
+)
+@click.option(
     "--compare",
     type=FILE,
     help="Earlier report; exit 1 where this one is worse by more than chance explains.",
@@ -98,6 +103,7 @@ def evaluate(
     kb: Path | None,
     mode: str | None,
     no_model: bool,
+    judge: Path | None,
     compare: Path | None,
     save: Path | None,
     least: Bounds,
@@ -112,7 +118,12 @@ def evaluate(
     """
     if desk and (golden or kb):
         raise click.UsageError("--desk goes with neither --set nor --kb: it is the desk itself.")
+    if judge and (golden or desk or kb or compare or save):
+        raise click.UsageError("--judge measures pairs, and no queries: it goes with no other set.")
     settings = prepare("eval")
+    if judge:
+        _measure_judge(judge, least, most, worst, as_json=as_json)
+        return
     import msgspec
 
     from appliance.evaluation.compare import Report
@@ -152,11 +163,7 @@ def evaluate(
     if comparison and comparison.regressions:
         names = ", ".join(comparison.regressions)
         missed.append(f"Worse than in {compare} by more than chance explains: {names}.")
-    for detail in missed:
-        fail(detail)
-    if missed:
-        note("hint: the mistakes are listed without --json, and with --json --items.")
-        sys.exit(1)
+    _leave(missed)
 
 
 async def _measure(
@@ -183,6 +190,29 @@ async def _measure(
                 outcomes.append(outcome)
                 bar.update(1)
         return report(outcomes, seen.model.model)
+
+
+def _measure_judge(file: Path, least: Bounds, most: Bounds, worst: int, *, as_json: bool) -> None:
+    from appliance.evaluation.compare import figures
+    from appliance.evaluation.judge import judge_report, read_pairs
+
+    card = {"judge": judge_report(read_pairs(file))}
+    if as_json:
+        print_json(card)
+    else:
+        from appliance.cli.report_card import print_judge
+
+        print_judge(card, worst)
+    _leave(_missed(dict(figures(card)), least, most))
+
+
+def _leave(missed: list[str]) -> None:
+    """End the command with what does not hold, if anything."""
+    for detail in missed:
+        fail(detail)
+    if missed:
+        note("hint: the mistakes are listed without --json, and with --json --items.")
+        sys.exit(1)
 
 
 def _missed(figures: dict[str, float | None], least: Bounds, most: Bounds) -> list[str]:

@@ -56,7 +56,10 @@ for command in (
 def main() -> None:
     """Run the command line."""
     try:
-        cli(standalone_mode=False)
+        # Without its own handling of errors click returns the status that a command left with.
+        status = cli(standalone_mode=False)
+        if isinstance(status, int):
+            sys.exit(status)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code if isinstance(error, click.UsageError) else 1)

@@ -77,6 +77,37 @@ def print_comparison(comparison: Comparison) -> None:
     )
 
 
+def print_judge(card: dict[str, Any], most: int) -> None:
+    """The judge's figures, and some of what it judged wrong.
+
+    :param most: mistakes of each side.
+    """
+    from appliance.evaluation.worst import SAID_CHARS, TEXT_CHARS, short
+
+    judge = card["judge"]
+    rows = []
+    for side in ("rejected", "kept"):
+        whole = {f"judge.{side}.share": judge[side]}
+        kinds = {f"judge.{side}.by_kind.{k}.share": v for k, v in judge[side]["by_kind"].items()}
+        rows += [(name, _number(of["share"]), of["n"]) for name, of in (whole | kinds).items()]
+    table(("figure", "value", "n"), [row for row in rows if row[2]])
+    for title, supported in (("passed wrongly", False), ("rejected wrongly", True)):
+        wrong = [m for m in judge["mistakes"] if m["supported"] is supported][:most]
+        if wrong:
+            click.echo(f"\n{title}")
+            table(
+                ("  kind", "sentence", "reason"),
+                [
+                    (
+                        f"  {mistake['kind']}",
+                        short(mistake["sentence"], TEXT_CHARS),
+                        short(mistake["reason"], SAID_CHARS),
+                    )
+                    for mistake in wrong
+                ],
+            )
+
+
 def _print_figures(card: dict[str, Any]) -> None:
     """Figures under the names by which --min and --max know them."""
     from appliance.evaluation.compare import figures

@@ -42,8 +42,8 @@ class Search(Protocol):
     async def search(
         self, text: str, vector: Vector, *, limit: int, category: str | None = None
     ) -> tuple[Passage, ...]:
-        """The best passages for a text and its vector first. ``category`` is a soft hint: it reorders near ties, never
-        hides."""
+        """The best passages for a text and its vector first. ``category`` is a soft hint: it
+        reorders near ties, never hides."""
         ...
 
     async def categories(self, text: str, vector: Vector) -> dict[str, float]:

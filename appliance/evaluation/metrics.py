@@ -40,6 +40,7 @@ FURTHER: Final[dict[str, tuple[str, ...]]] = {
     "category": ("ece", "coverage"),
     "sentiment": ("ece", "coverage"),
     "abstention": ("wrong_answer_rate", "needless_refusal_rate"),
+    "judge": ("share",),
     "latency": ("p50", "p95"),
     "tokens": ("prompt", "cached", "generated"),
 }

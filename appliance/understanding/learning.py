@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from appliance.domain.examples import Example, Labelled, Teaching, fold_of, text_key
 from appliance.domain.policy import (
+    DESK_WEIGHT,
     DESK_WEIGHT_MAX,
     DESK_WEIGHT_MIN,
-    DESK_WEIGHT,
     GATE_NOISE,
     GATE_TOLERANCE,
     HELD_OUT_EVERY,

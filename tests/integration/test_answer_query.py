@@ -304,7 +304,7 @@ async def test_a_draft_that_was_cut_short_still_names_its_model(desk: Desk) -> N
     (_, stored) = await desk.messages(result.conversation_id)
     assert result.metadata.mode == "drafted"
     assert result.metadata.model == "scripted"
-    assert stored.details["cut"] == ["Our robots will"]
+    assert stored.details["cut"] == ["Our robots will do"]
     assert "robots" not in result.response
 
 

@@ -742,6 +742,7 @@ ROUTES: list[tuple[str, str, dict[str, int], Any]] = [
     ("GET", "/users/{user_id}", STAFF, None),
     ("PUT", "/users/{user_id}", STAFF, {"vip": True}),
     ("GET", "/answers/{message_id}/record", STAFF, None),
+    ("POST", "/messages/{message_id}/correction", STAFF, {"category": "General"}),
     ("GET", "/kb/search", KNOWN, None),
     ("GET", "/kb/articles/{article_id}", KNOWN, None),
     ("GET", "/kb/quarantine", STAFF | {"agent": 403}, None),

@@ -291,6 +291,7 @@ def test_a_run_is_worse_only_beyond_what_chance_explains(
         (("--compare", "kb.json"), 1, "kb.json is no report of 'appliance eval'"),
         (("--compare", "nowhere.json"), 2, "nowhere.json"),
         (("--desk",), 2, "--desk goes with neither"),
+        (("--judge", "set.jsonl"), 2, "--judge measures pairs"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, tuple) else None,
 )
@@ -338,3 +339,27 @@ def test_the_desk_is_measured_on_its_own_golden_set(prepared_home: Path) -> None
         assert card["n"] == 1
     finally:
         desk.clean()
+
+
+def test_the_judge_is_measured_on_pairs(desk: ApplianceProcess) -> None:
+    passage = "A refund takes 14 days. Returns are free of charge within the country."
+    pairs = [
+        {"sentence": "A refund takes 14 days.", "supported": True, "kind": "copy"},
+        {"sentence": "A refund takes 15 days.", "supported": False, "kind": "number"},
+        # What is wrong with this pair is its label.
+        {"sentence": "Bicycles can fly to the moon.", "supported": True, "kind": "mislabelled"},
+    ]
+    lines = [json.dumps(pair | {"passage": passage}) for pair in pairs]
+    (desk.folder / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    done = desk.cli(
+        *("eval", "--judge", "pairs.jsonl", "--json", "--min", "judge.rejected.share=.98"),
+        *("--min", "judge.kept.share=.9"),
+    )
+    card = json.loads(done.stdout)["judge"]
+    assert (card["rejected"]["share"], card["kept"]["share"]) == (1.0, 0.5)
+    assert done.returncode == 1
+    assert "error: judge.kept.share is 0.5; at least 0.9 was asked for." in done.stderr
+    told = desk.cli("eval", "--judge", "pairs.jsonl")
+    assert told.returncode == 0, told.stderr
+    assert "judge.rejected.by_kind.number.share" in told.stdout
+    assert "Bicycles can fly" in told.stdout.split("rejected wrongly")[1]

@@ -47,7 +47,10 @@ pytestmark = [
 FIRST_START = pytest.mark.timeout(900)
 """The first test of a session that needs an engine waits for its very first start."""
 CARD = "4111 1111 1111 1111"
-TELLING = f"How do I reset my password? It is my password hunter2 and my card is {CARD}."
+EMAIL = "ada@customer.example"
+TELLING = (
+    f"How do I reset my password? It is my password hunter2 and my card is {CARD}. I am {EMAIL}."
+)
 PASSED_ON = "The password reset link is valid for 60 minutes and works only once."
 
 
@@ -120,7 +123,9 @@ async def test_only_redacted_words_leave_and_both_ends_of_the_call_are_on_record
     assert answer["metadata"]["remote"] is True
     assert b"hunter2" not in groq.everything
     assert CARD.encode() not in groq.everything
+    assert EMAIL.encode() not in groq.everything
     assert b"[card]" in groq.everything
+    assert b"[email]" in groq.everything
     called, ended = await audit(desk)
     assert (called.action, ended.action) == ("remote.call", "remote.result")
     assert {called.actor, ended.actor} == {"appliance"}
@@ -128,11 +133,12 @@ async def test_only_redacted_words_leave_and_both_ends_of_the_call_are_on_record
     assert called.details["call"] == ended.details["call"]
     question, _ = await desk.messages(answer["conversation_id"])
     assert {called.details["query"], ended.details["query"]} == {question["id"]}
-    assert called.details["redactions"]["card"] == 1
+    # Cards and passwords were gone before the message was stored.
+    assert set(called.details["redactions"]) == {"email"}
     assert ended.details["outcome"] == "answered"
     assert ended.details["tokens"]["generated"] > 0
     told = json.dumps([dict(called.details), dict(ended.details)])
-    for secret in ("hunter2", "4111", KEY, "How do I"):
+    for secret in ("hunter2", "4111", EMAIL, KEY, "How do I"):
         assert secret not in told
 
 

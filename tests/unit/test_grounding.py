@@ -316,8 +316,8 @@ def test_a_sentence_with_other_numbers_does_not_count_as_said() -> None:
         # The last word may still grow, and the one before it may begin a phrase.
         ("The article explains", False),
         ("The article explains how", True),
-        ("A forgotten password is sent by the bank", False),
-        ("A forgotten password is sent by the bank in", True),
+        ("A forgotten password is sent by the landlord in", False),
+        ("A forgotten password is sent by the landlord in the", True),
         ("A forgotten password is snapped by", False),
         ("A link that lives for 90 minutes", False),
         ("A link that lives for 90 minutes is", True),

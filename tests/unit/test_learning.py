@@ -44,18 +44,6 @@ DESK_WORDS: dict[Category, str] = {
     "General": "tour visitor landowner noise ballot village",
 }
 FILLERS = ["please", "help", "with", "my", "the", "about", "question", "again", "today", "some"]
-    "please",
-    "help",
-    "with",
-    "my",
-    "the",
-    "about",
-    "question",
-    "again",
-    "today",
-    "some",
-    "new",
-]
 
 
 def message(words: str, rng: random.Random) -> str:
