@@ -205,21 +205,26 @@ class ApplianceProcess:
     @property
     def api(self) -> int:
         """The process id of the API."""
-        return self._only("-m appliance api")
+        return self._only(lambda: self.processes("-m appliance api"), "the API")
 
     @property
     def keeper(self) -> int:
         """The process id of the engine's keeper."""
-        return self._only("-m appliance engine")
+        return self._only(lambda: self.processes("-m appliance engine"), "the keeper")
 
     @property
     def engine(self) -> int:
         """The process id of the engine in charge."""
-        socket_of_engine = self.sockets / (self.sockets / "engine.sock").readlink()
-        return self._only(f"--socket {socket_of_engine}")
+        link = self.sockets / "engine.sock"
 
-    def _only(self, ending: str) -> int:
-        found: list[int] = until(lambda: self.processes(ending), f"a process '{ending}'")
+        # Read anew each time: just after a crash the link still names an engine that is gone.
+        def in_charge() -> list[int]:
+            return self.processes(f"--socket {self.sockets / link.readlink()}")
+
+        return self._only(in_charge, "an engine behind its link")
+
+    def _only(self, look: Callable[[], list[int]], what: str) -> int:
+        found: list[int] = until(look, what)
         assert len(found) == 1, processes_of(self.data_dir)
         return found[0]
 
