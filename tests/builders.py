@@ -64,10 +64,15 @@ HOURS = Article(
 SMALL_BASE = (PASSWORD, REFUND, CRASH, HOURS)
 
 
-def passage(article: Article, score: float = 0.6, nearest: str | None = None) -> Passage:
+def passage(
+    article: Article,
+    score: float = 0.6,
+    nearest: str | None = None,
+    cosines: Sequence[float] = (),
+) -> Passage:
     """``nearest`` defaults to the first sentence, up to its full stop."""
     first = article.answer.split(". ")[0].rstrip(".") + "."
-    return Passage(article, score, first if nearest is None else nearest)
+    return Passage(article, score, first if nearest is None else nearest, tuple(cosines))
 
 
 def query(

@@ -2,12 +2,13 @@
 answer.
 
 The model drafts, and every sentence of the draft is judged before the customer sees it; or it names
-the sentences to quote. Where it is silent, wrong or stops short of the passage's point, the best
-article's own sentences finish the answer.
+the sentences to quote. What it leaves out of the sentences nearest to the query is said after it,
+so that a weak model costs no facts. Where it is silent, the best article stands as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from importlib import resources
@@ -17,10 +18,18 @@ from appliance.answering import wording
 from appliance.answering.drafting import DraftUsage, draft_sentences, unless_left
 from appliance.answering.grounding import hopelessness, is_told, supporting_passage, unsaid
 from appliance.answering.quoting import chosen, listed, quotable
-from appliance.answering.selection import fitting, for_prompt, is_certain, rivals
+from appliance.answering.selection import (
+    fitting,
+    for_prompt,
+    is_certain,
+    is_near,
+    rivals,
+    telling,
+)
 from appliance.domain.answer import Answer, Citation, Mode
-from appliance.domain.passage import Passage
+from appliance.domain.passage import Article, Passage
 from appliance.domain.policy import (
+    ABSTAINED_SENTENCES,
     ANSWER_MAX_TOKENS,
     HANDOFF_ARTICLES,
     PROMPT_CHARS,
@@ -72,6 +81,12 @@ class _Telling:
         self.said.append(sentence)
         self.cited[source.article.id] = source
 
+    async def turn_to(self, article: Article) -> None:
+        """Begin a paragraph for another article's sentences; the first one is introduced."""
+        if len(self.cited) == 1 and article.id not in self.cited:
+            await self.run.say(f"\n\n{wording.ALSO}")
+        self.lead = "\n\n"
+
 
 class Responder:
     """One agent's way to answer; ``role`` names its prompt."""
@@ -98,8 +113,14 @@ class Responder:
         query = state["query"]
         nearest = self._candidates(state)[:HANDOFF_ARTICLES]
         opening = wording.NOTHING_FURTHER if self._failed_before(state) else wording.ABSTENTION
-        await run.say(wording.abstention(opening, nearest))
-        return Answer(run.response, "abstained", flags=self.flags(query.text))
+        quoted = [] if self._failed_before(state) or not is_near(nearest) else _nearest(nearest)
+        await run.say(wording.abstention(opening, nearest, [sentence for _, sentence in quoted]))
+        return Answer(
+            run.response,
+            "abstained",
+            citations=_citations(passage for passage, _ in quoted),
+            flags=self.flags(query.text),
+        )
 
     async def _from_passages(
         self, state: QueryState, run: Run, passages: tuple[Passage, ...]
@@ -123,26 +144,20 @@ class Responder:
             log.error(error.code, reason=error.detail)
             told.failures = (error.code,)
         mode: Mode = self._mode if told.said else "curated"
-        best = passages[0]
-        rest = unsaid(best.article, told.said)
-        if not told.said or (mode == "drafted" and (told.cut or best.nearest in rest)):
-            for sentence in rest:
-                await told.say(sentence, best)
-        for rival in rivals(passages):
-            if mode != "quoted" and rival.article.id not in told.cited:
-                await run.say(f"\n\n{wording.RIVAL}")
-                told.lead = "\n\n"
-                for sentence in sentences(rival.article.answer):
-                    await told.say(sentence, rival)
+        if mode == "curated":
+            for passage in (passages[0], *rivals(passages)):
+                await self._tell(told, passage, sentences(passage.article.answer))
+        else:
+            for passage, wanted in telling(self._candidates(state)):
+                rest = unsaid(passage.article, told.said)
+                await self._tell(told, passage, [part for part in wanted if part in rest])
         if not certain:
             await run.say(f"\n\n{wording.OFFER}")
         return Answer(
             response=run.response,
             outcome="answered",
             mode=mode,
-            citations=tuple(
-                Citation(p.article.id, p.article.question) for p in told.cited.values()
-            ),
+            citations=_citations(told.cited.values()),
             flags=self.flags(state["query"].text),
             model=usage.model,
             tokens=usage.tokens,
@@ -151,6 +166,14 @@ class Responder:
             remote=usage.remote and mode != "curated",
             failures=told.failures,
         )
+
+    @staticmethod
+    async def _tell(told: _Telling, source: Passage, parts: Sequence[str]) -> None:
+        """Say sentences of one article, in a paragraph of their own where another was told."""
+        if parts and told.cited and source.article.id not in told.cited:
+            await told.turn_to(source.article)
+        for part in parts:
+            await told.say(part, source)
 
     async def _draft(
         self, state: QueryState, passages: tuple[Passage, ...], told: _Telling, usage: DraftUsage
@@ -217,6 +240,18 @@ class Responder:
             query=_one_line(state["query"].text)[:PROMPT_CHARS],
         )
         return [ChatMessage("system", self._system), ChatMessage("user", request)]
+
+
+def _nearest(passages: tuple[Passage, ...]) -> list[tuple[Passage, str]]:
+    """The sentences to quote where no article answers for certain."""
+    found = [(passage, part) for passage, parts in telling(passages) for part in parts]
+    return found[:ABSTAINED_SENTENCES]
+
+
+def _citations(passages: Iterable[Passage]) -> tuple[Citation, ...]:
+    """Each article once, in order."""
+    articles = {passage.article.id: passage.article for passage in passages}
+    return tuple(Citation(each.id, each.question) for each in articles.values())
 
 
 def _told(history: tuple[Turn, ...]) -> str:

@@ -1,17 +1,30 @@
-"""Which of the passages found are fit to answer from, and which of those a prompt shows."""
+"""Which of the passages found are fit to answer from, which of those a prompt shows, and which of
+their sentences an answer must not leave out."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from appliance.domain.passage import Passage
 from appliance.domain.policy import (
+    ARTICLES_TOLD,
     CERTAIN_MIN,
     FIT_MIN,
+    NEAR_MIN,
     PASSAGES_IN_PROMPT,
     PROMPT_LEAD,
     RIVAL_LEAD,
+    TELLING_LEAD,
+    TELLING_LEAD_OWN,
 )
+from appliance.domain.text import sentences
+
+_LEANS = re.compile(
+    r"(?:it|this|that|these|those|they|he|she|both|then|otherwise|afterwards|after\s+that)\b",
+    re.IGNORECASE,
+)
+"""How a sentence begins that cannot be understood without the one before it."""
 
 
 def fitting(passages: Sequence[Passage]) -> tuple[Passage, ...]:
@@ -37,6 +50,32 @@ def rivals(passages: Sequence[Passage]) -> tuple[Passage, ...]:
     """The passage behind the best one where the two are too near to tell which of them the customer
     means: an answer that leaves it out is wrong as often as not."""
     return tuple(p for p in passages[1:2] if passages[0].score - p.score < RIVAL_LEAD.value)
+
+
+def is_near(passages: Sequence[Passage]) -> bool:
+    """Whether the best passages are worth quoting where none is fit to answer from."""
+    return bool(passages) and _fit(passages) >= NEAR_MIN.value
+
+
+def telling(passages: Sequence[Passage]) -> list[tuple[Passage, list[str]]]:
+    """The sentences nearest to the query over the best articles: each article with those of its own
+    in order, articles best first.
+
+    A sentence counts with its article: the sum of its cosine and the article's score has to come
+    near the largest such sum. Sentences of the best article may be further behind.
+    """
+    best = passages[:ARTICLES_TOLD]
+    sums = [[cosine + passage.score for cosine in passage.cosines] for passage in best]
+    least = max((value for row in sums for value in row), default=0.0) - TELLING_LEAD.value
+    found = []
+    for passage, row in zip(best, sums, strict=True):
+        margin = TELLING_LEAD_OWN if passage is best[0] else 0.0
+        told = {at for at, value in enumerate(row) if value >= least - margin}
+        parts = sentences(passage.article.answer)
+        told |= {at - 1 for at in told if at and _LEANS.match(parts[at])}
+        if told:
+            found.append((passage, [parts[at] for at in sorted(told)]))
+    return found
 
 
 def _fit(passages: Sequence[Passage]) -> float:

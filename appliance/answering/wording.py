@@ -25,13 +25,14 @@ UNCERTAIN_OPENINGS: dict[Sentiment, str] = {
 }
 OPENING_AGAIN = "I am sorry that this is not solved yet. Here is something else that may help:"
 
-RIVAL = "This may be what you mean as well:"
+ALSO = "This may help as well:"
 
 ABSTENTION = (
     "I could not find a reliable answer to that in our help articles, and I would rather not guess."
 )
 NOTHING_FURTHER = "I am sorry that this did not help. Our help articles say nothing further on it."
 NEAREST = "These articles come nearest: {titles}."
+QUOTED = "What they say that is nearest to your question:"
 OFFER = "Would you like me to pass your question to a person?"
 
 SMALLTALK: dict[Intent, str] = {
@@ -80,7 +81,7 @@ DESK_SENTENCES: frozenset[str] = frozenset(
         *OPENINGS.values(),
         *UNCERTAIN_OPENINGS.values(),
         OPENING_AGAIN,
-        RIVAL,
+        ALSO,
         ABSTENTION,
         NOTHING_FURTHER,
         OFFER,
@@ -108,12 +109,17 @@ def handoff(
     return f"{english}\n\n{HANDED_OVER[language].format(reference=reference)}"
 
 
-def abstention(opening: str, passages: Sequence[Passage]) -> str:
-    """The message that says no answer was found, what came nearest, and offers a person."""
+def abstention(opening: str, passages: Sequence[Passage], quoted: Sequence[str] = ()) -> str:
+    """The message that says no answer was found, what came nearest, and offers a person.
+
+    :param quoted: sentences of these passages, for the customer to judge.
+    """
     parts = [opening]
     if passages:
         parts.append(NEAREST.format(titles=_titles(passages)))
-    return " ".join([*parts, OFFER])
+    if not quoted:
+        return " ".join([*parts, OFFER])
+    return "\n\n".join([" ".join([*parts, QUOTED]), " ".join(quoted), OFFER])
 
 
 def _titles(passages: Sequence[Passage]) -> str:

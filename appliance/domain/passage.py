@@ -25,12 +25,13 @@ class Passage:
     ``score`` is the mean of the cosines of the query to the whole article and to its nearest
     sentence, raised by the share of the query's words that the article has, and a little where the
     article is of the category that was understood; higher is nearer. ``nearest`` is the sentence of
-    the answer that is nearest to the query.
+    the answer that is nearest to the query; ``cosines`` are those of all its sentences, in order.
     """
 
     article: Article
     score: float
     nearest: str = ""
+    cosines: tuple[float, ...] = ()
 
     def as_result(self) -> dict[str, Any]:
         """As ``kb_results`` shows it."""

@@ -209,6 +209,26 @@ RIVAL_LEAD: Final = Threshold(
     0.06, "the same queries: .74 of answers hold the right article, .84 with two where this near"
 )
 """Lead of the best passage under which the answer tells the second one too."""
+TELLING_LEAD: Final = Threshold(
+    0.25,
+    "the same queries, whatever their fit: .887 hold the required facts, in 1.5 times the best "
+    "article's words; that article and its rival .849 in 1.44; .2 gives .853 in 1.25, .3 .899 in "
+    "1.7",
+)
+"""Sum of a sentence's cosine and its article's score, behind the largest one, down to which the
+sentence belongs to the answer."""
+TELLING_LEAD_OWN: Final = 0.1
+"""How much further behind a sentence of the best article may be."""
+ARTICLES_TOLD: Final = 3
+"""Most articles whose sentences make one answer."""
+NEAR_MIN: Final = Threshold(
+    0.25,
+    "ten desks: of the .114 of answerable queries below FIT_MIN .098 reach it, of chatter and "
+    "smalltalk .18, most of which is known by its intent before",
+)
+"""Fit below which what comes nearest is about something else and not worth quoting."""
+ABSTAINED_SENTENCES: Final = 4
+"""Most sentences that a refusal quotes from what came nearest."""
 
 PROMPT_CHARS: Final = 2_000
 """Most characters of one passage, and of the customer's message, that a prompt repeats."""

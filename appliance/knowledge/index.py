@@ -110,7 +110,14 @@ class KnowledgeIndex:
             score = (float(self.rows[owner] @ vector) + float(cosines[best])) / 2
             score += TERMS_WEIGHT.value * float(coverage[owner])
             score += CATEGORY_HINT if self.articles[owner].category == category else 0.0
-            found.append(Passage(self.articles[owner], round(score, 4), self.texts[first + best]))
+            found.append(
+                Passage(
+                    self.articles[owner],
+                    round(score, 4),
+                    self.texts[first + best],
+                    tuple(round(float(cosine), 4) for cosine in cosines),
+                )
+            )
         return found
 
 

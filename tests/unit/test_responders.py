@@ -14,7 +14,14 @@ from appliance.agents.technical import TechnicalAgent
 from appliance.answering import wording
 from appliance.domain.answer import Answer, TokenUsage
 from appliance.domain.passage import Article, Passage
-from appliance.domain.policy import ANSWER_MAX_TOKENS, FIT_MIN, PROMPT_CHARS, Intent, Sentiment
+from appliance.domain.policy import (
+    ANSWER_MAX_TOKENS,
+    FIT_MIN,
+    NEAR_MIN,
+    PROMPT_CHARS,
+    Intent,
+    Sentiment,
+)
 from appliance.domain.query import Query, Topic, Turn
 from appliance.domain.state import QueryState, Run
 from appliance.domain.text import sentences
@@ -133,11 +140,12 @@ async def test_an_inventing_draft_is_replaced_by_the_articles_own_text() -> None
     assert [c.id for c in given.citations] == [PASSWORD.id]
 
 
-async def test_a_half_supported_draft_goes_on_with_the_article() -> None:
+async def test_a_half_supported_draft_goes_on_with_the_nearest_sentences() -> None:
     model = ScriptedModel([f"{PARTS[1]} {INVENTION}"])
-    given, _ = await answer(model, understood(query(), FOUND))
+    near = passage(PASSWORD, 0.7, cosines=(0.6, 0.7, 0.1))
+    given, _ = await answer(model, understood(query(), (near, *FOUND[1:])))
     assert (given.outcome, given.mode) == ("answered", "drafted")
-    assert body_of(given) == f"{PARTS[1]} {PARTS[0]} {PARTS[2]}"
+    assert body_of(given) == f"{PARTS[1]} {PARTS[0]}"
     assert_gave_up(given, INVENTION)
 
 
@@ -159,13 +167,34 @@ async def test_a_draft_that_repeats_itself_is_stopped() -> None:
 
 
 async def test_a_draft_that_misses_the_point_is_completed_with_it() -> None:
-    point = (passage(PASSWORD, 0.7, nearest=PARTS[2]), passage(REFUND, 0.1))
+    point = (passage(PASSWORD, 0.7, cosines=(0.1, 0.2, 0.7)), passage(REFUND, 0.1))
     given, _ = await answer(ScriptedModel([PARTS[0]]), understood(query(), point))
-    assert PARTS[2] in given.response
+    assert body_of(given) == f"{PARTS[0]} {PARTS[2]}"
+
+
+@pytest.mark.parametrize("role", RESPONDERS)
+async def test_near_sentences_of_other_articles_follow_under_a_line_of_their_own(role: str) -> None:
+    found = (
+        passage(PASSWORD, 0.6, cosines=(0.6, 0.1, 0.1)),
+        passage(REFUND, 0.5, cosines=(0.1, 0.6, 0.1)),
+        passage(CRASH, 0.5, cosines=(0.6, 0.1)),
+        passage(HOURS, 0.5, cosines=(0.9,)),
+    )
+    given, _ = await answer(ScriptedModel([PARTS[0]]), understood(query(), found), role)
+    refunds, crashes = sentences(REFUND.answer)[1], sentences(CRASH.answer)[0]
+    assert body_of(given) == f"{PARTS[0]}\n\n{wording.ALSO}\n\n{refunds}\n\n{crashes}"
+    assert [c.id for c in given.citations] == [PASSWORD.id, REFUND.id, CRASH.id]
+
+
+async def test_what_the_draft_tells_in_other_words_is_not_told_twice() -> None:
+    point = (passage(PASSWORD, 0.7, cosines=(0.1, 0.7, 0.1)), passage(REFUND, 0.1))
+    reworded = "The link to reset the password is valid for 60 minutes and works only once."
+    given, _ = await answer(ScriptedModel([reworded]), understood(query(), point))
+    assert body_of(given) == reworded
 
 
 async def test_a_draft_that_makes_the_point_may_be_short() -> None:
-    point = (passage(PASSWORD, 0.7, nearest=PARTS[1]), passage(REFUND, 0.1))
+    point = (passage(PASSWORD, 0.7, cosines=(0.1, 0.7, 0.1)), passage(REFUND, 0.1))
     given, _ = await answer(ScriptedModel([PARTS[1]]), understood(query(), point))
     assert body_of(given) == PARTS[1]
     assert given.mode == "drafted"
@@ -238,6 +267,29 @@ async def test_without_a_fitting_passage_a_person_is_offered(
     for weak in found:
         assert weak.article.question in given.response
         assert weak.article.answer not in given.response
+
+
+async def test_a_refusal_quotes_what_comes_nearest_for_the_customer_to_judge() -> None:
+    near = FIT_MIN.value - 0.02
+    found = (
+        passage(PASSWORD, near, cosines=(-0.1, near, -0.1)),
+        passage(REFUND, near, cosines=(-0.1, -0.1, near)),
+    )
+    model = ScriptedModel()
+    given, _ = await answer(model, understood(query(), found))
+    quoted = f"{PARTS[1]} {sentences(REFUND.answer)[2]}"
+    assert given.response.split("\n\n")[1:] == [quoted, wording.OFFER]
+    assert (given.outcome, given.mode) == ("abstained", "none")
+    assert [c.id for c in given.citations] == [PASSWORD.id, REFUND.id]
+    assert model.calls == []
+
+
+async def test_a_refusal_quotes_nothing_that_is_about_something_else() -> None:
+    far = NEAR_MIN.value - 0.02
+    found = (passage(PASSWORD, far, cosines=(far,) * 3), passage(REFUND, far, cosines=(far,) * 3))
+    given, _ = await answer(ScriptedModel(), understood(query(), found))
+    assert not any(part in given.response for part in PARTS)
+    assert given.citations == ()
 
 
 def failing(topic_article: Article, text: str = "That did not help") -> Query:

@@ -1,4 +1,4 @@
-"""Which passages are fit to answer from, and which the prompt shows."""
+"""Which passages are fit to answer from, which the prompt shows, and what must not be left out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.answering.selection import fitting, for_prompt, is_certain, rivals
+from appliance.answering.selection import fitting, for_prompt, is_certain, is_near, rivals, telling
 from appliance.domain.passage import Article, Passage
 from appliance.domain.policy import (
+    ARTICLES_TOLD,
     CERTAIN_MIN,
     FIT_MIN,
+    NEAR_MIN,
     PASSAGES_IN_PROMPT,
     PROMPT_LEAD,
     RIVAL_LEAD,
+    TELLING_LEAD,
 )
+from appliance.domain.text import sentences
+from tests.builders import passage
 
 FIT = FIT_MIN.value
 LEAD = PROMPT_LEAD.value
@@ -122,3 +127,52 @@ def test_a_lead_makes_certain_what_its_score_alone_does_not() -> None:
     score = CERTAIN_MIN.value - 0.02
     assert not is_certain(found(score, score - 0.01))
     assert is_certain(found(score, score - 0.03))
+
+
+COSINES = st.lists(st.floats(-0.2, 1), min_size=3, max_size=3)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), COSINES), min_size=1, max_size=6))
+def test_what_is_told_is_the_nearest_sentence_and_others_of_the_best_articles(
+    given_rows: list[tuple[float, list[float]]],
+) -> None:
+    given_rows.sort(key=lambda row: -row[0])
+    passages = [
+        passage(Article(str(at), "?", "One. Two. Three.", "General"), score, cosines=cosines)
+        for at, (score, cosines) in enumerate(given_rows)
+    ]
+    told = telling(passages)
+    assert [p.article.id for p, _ in told] == sorted({p.article.id for p, _ in told})
+    assert len(told) <= ARTICLES_TOLD
+    sums = {
+        (p.article.id, part): p.score + cosine
+        for p in passages[:ARTICLES_TOLD]
+        for part, cosine in zip(("One.", "Two.", "Three."), p.cosines, strict=True)
+    }
+    chosen = {(p.article.id, part) for p, parts in told for part in parts}
+    assert max(sums, key=lambda each: sums[each]) in chosen
+    left_out = [value for each, value in sums.items() if each not in chosen]
+    assert all(value < max(sums.values()) - TELLING_LEAD.value + 1e-9 for value in left_out)
+
+
+def test_a_sentence_that_leans_on_the_one_before_brings_it_along() -> None:
+    article = Article(
+        "1", "?", "The link is sent by e-mail. It works once. Nothing else.", "General"
+    )
+    assert telling([passage(article, 0.5, cosines=(0.0, 0.6, 0.0))]) == [
+        (passage(article, 0.5, cosines=(0.0, 0.6, 0.0)), sentences(article.answer)[:2])
+    ]
+
+
+def test_passages_without_cosines_tell_nothing() -> None:
+    assert telling(found(0.5, 0.4)) == []
+    assert telling([]) == []
+
+
+def test_near_is_less_than_fit() -> None:
+    assert not is_near([])
+    assert not is_near(found(NEAR_MIN.value - 0.01, NEAR_MIN.value - 0.01))
+    near = found(NEAR_MIN.value, NEAR_MIN.value)
+    assert is_near(near)
+    assert not fitting(near)
