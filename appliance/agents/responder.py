@@ -3,7 +3,8 @@ answer.
 
 The model drafts, and every sentence of the draft is judged before the customer sees it; or it names
 the sentences to quote. What it leaves out of the sentences nearest to the query is said after it,
-so that a weak model costs no facts. Where it is silent, the best article stands as it is.
+so that a weak model costs no facts: with nothing left of a draft, they are the answer. Where the
+model is silent, the best article stands as it is.
 """
 
 from __future__ import annotations
@@ -131,26 +132,16 @@ class Responder:
         await run.say(wording.OPENING_AGAIN if again else openings[state["sentiment"]])
         told = _Telling(run)
         usage = DraftUsage()
-        try:
-            if self._mode == "quoted":
-                await self._quote(state, passages, told, usage)
-            elif self._mode == "drafted":
-                await self._draft(state, passages, told, usage)
-        except ModelUnavailable as error:
-            log.info("answered_without_model", reason=error.detail)
-        except ModelRejected as error:
-            # A defect of ours or of the settings. The customer is answered all the same; the
-            # operator is told.
-            log.error(error.code, reason=error.detail)
-            told.failures = (error.code,)
-        mode: Mode = self._mode if told.said else "curated"
+        heard = await self._ask(state, passages, told, usage)
+        written = bool(told.said)
+        nearest = telling(self._candidates(state))
+        # Without a word of the model: its invention was cut, or it is down and articles stand in.
+        mode: Mode = self._mode if written else "quoted" if heard and nearest else "curated"
         if mode == "curated":
-            for passage in (passages[0], *rivals(passages)):
-                await self._tell(told, passage, sentences(passage.article.answer))
-        else:
-            for passage, wanted in telling(self._candidates(state)):
-                rest = unsaid(passage.article, told.said)
-                await self._tell(told, passage, [part for part in wanted if part in rest])
+            nearest = [(p, sentences(p.article.answer)) for p in (passages[0], *rivals(passages))]
+        for passage, wanted in nearest:
+            rest = unsaid(passage.article, told.said)
+            await self._tell(told, passage, [part for part in wanted if part in rest])
         if not certain:
             await run.say(f"\n\n{wording.OFFER}")
         return Answer(
@@ -163,9 +154,29 @@ class Responder:
             tokens=usage.tokens,
             cut=tuple(told.cut),
             # An answer of the articles alone holds no word that was written elsewhere.
-            remote=usage.remote and mode != "curated",
+            remote=usage.remote and written,
             failures=told.failures,
         )
+
+    async def _ask(
+        self, state: QueryState, passages: tuple[Passage, ...], told: _Telling, usage: DraftUsage
+    ) -> bool:
+        """Say what the model writes or chooses; return whether it was there to be asked."""
+        try:
+            if self._mode == "quoted":
+                await self._quote(state, passages, told, usage)
+            elif self._mode == "drafted":
+                await self._draft(state, passages, told, usage)
+        except ModelUnavailable as error:
+            log.info("answered_without_model", reason=error.detail)
+            return False
+        except ModelRejected as error:
+            # A defect of ours or of the settings. The customer is answered all the same; the
+            # operator is told.
+            log.error(error.code, reason=error.detail)
+            told.failures = (error.code,)
+            return False
+        return self._mode != "curated"
 
     @staticmethod
     async def _tell(told: _Telling, source: Passage, parts: Sequence[str]) -> None:

@@ -22,8 +22,10 @@ import numpy as np
 from appliance.domain.policy import (
     ANGER_MIN,
     CATEGORIES,
+    CATEGORY_TEMPERATURE,
     INTENTS,
     PERSON_MIN,
+    SENTIMENT_TEMPERATURE,
     SENTIMENTS,
     VOTE_FLOOR,
     Category,
@@ -60,12 +62,11 @@ class Reader:
     def category(
         self, text: str, vector: Floats, *, votes: dict[str, float]
     ) -> tuple[Category, float]:
-        """See ``Reading``. Head and articles are independent witnesses: their odds multiply."""
+        """See ``Reading``. Head and articles are two witnesses: their odds multiply."""
         found = self._heads["category"].probabilities(vector)
         if votes:
             joint = {label: p * (votes.get(label, 0.0) + VOTE_FLOOR) for label, p in found.items()}
-            total = sum(joint.values())
-            found = {label: p / total for label, p in joint.items()}
+            found = _tempered(joint, CATEGORY_TEMPERATURE.value)
         label, confidence = _best(found)
         return cast(Category, label), confidence
 
@@ -74,9 +75,10 @@ class Reader:
         label."""
         features = join(np.asarray(vector)[np.newaxis], [text])[0]
         found = self._heads["sentiment"].probabilities(features)
+        tempered = _tempered(found, SENTIMENT_TEMPERATURE.value)
         if found["Angry"] < ANGER_MIN.value:
-            found = {label: p for label, p in found.items() if label != "Angry"}
-        label, confidence = _best(found)
+            del tempered["Angry"]
+        label, confidence = _best(tempered)
         return cast(Sentiment, label), confidence
 
     def intent(self, text: str, vector: Floats, *, first: bool) -> tuple[Intent, float]:
@@ -163,6 +165,13 @@ def train(
 def features(name: str, vectors: Floats, texts: list[str]) -> Floats:
     """What a head sees of texts with these vectors, a row each."""
     return join(vectors, texts) if name == "sentiment" else vectors
+
+
+def _tempered(odds: dict[str, float], temperature: float) -> dict[str, float]:
+    """Probabilities of these odds, softer where the temperature is above 1."""
+    shares = {label: value ** (1 / temperature) for label, value in odds.items()}
+    total = sum(shares.values())
+    return {label: share / total for label, share in shares.items()}
 
 
 def _best(found: dict[str, float]) -> tuple[str, float]:

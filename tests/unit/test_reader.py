@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from appliance.domain.policy import ANGER_MIN, CATEGORIES, INTENTS, PERSON_MIN, SENTIMENTS
+from appliance.domain.policy import (
+    ANGER_MIN,
+    CATEGORIES,
+    CATEGORY_TEMPERATURE,
+    INTENTS,
+    PERSON_MIN,
+    SENTIMENTS,
+)
 from appliance.errors import InvalidInput
 from appliance.knowledge.embedding import HashedEmbedder
 from appliance.understanding import heads, reader
@@ -280,7 +287,8 @@ def test_votes_multiply_with_the_heads_odds() -> None:
     desk = Reader({"category": log_head({"Billing": 0.6, "Account": 0.3, "Technical": 0.1})})
     label, confidence = desk.category("x", vector("x"), votes={"Account": 0.8, "Billing": 0.2})
     assert label == "Account"
-    assert confidence == pytest.approx(0.24 / (0.24 + 0.12), abs=0.01)
+    softened = (0.24 / 0.12) ** (1 / CATEGORY_TEMPERATURE.value)
+    assert confidence == pytest.approx(softened / (1 + softened), abs=0.01)
 
 
 def test_without_votes_the_head_decides_alone() -> None:
