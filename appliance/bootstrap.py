@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from structlog.contextvars import get_contextvars
@@ -55,6 +56,7 @@ from appliance.storage.database import Database
 from appliance.understanding.current import CurrentReader
 from appliance.understanding.language import identifier
 from appliance.understanding.learnt import as_shipped
+from appliance.understanding.opinion import ModelOpinion
 from appliance.understanding.reader import FEATURES_VERSION, load_or_train
 from appliance.understanding.vectors import VectorFile
 from appliance.understanding.versions import HeadVersions
@@ -159,10 +161,13 @@ class Appliance:
         )
         await base.refresh()
         mode = self.settings.answer_mode
+        advice = ModelOpinion(self.model, self.opinions_file, self._weights_in_charge)
         graph = SupportGraph(
             Agents(
-                categorizer=Categorizer(bridge, base, reader, frozenset(self.settings.languages)),
-                sentiment=SentimentAnalyst(bridge, reader),
+                categorizer=Categorizer(
+                    bridge, base, reader, frozenset(self.settings.languages), advice=advice
+                ),
+                sentiment=SentimentAnalyst(bridge, reader, advice=advice),
                 retriever=KnowledgeRetriever(bridge, base),
                 technical=TechnicalAgent(self.model, mode),
                 billing=BillingAgent(self.model, mode),
@@ -262,6 +267,15 @@ class Appliance:
         count = await self.database.write(lambda records: records.messages.fail_received(before))
         if count:
             log.warning("interrupted_messages", count=count)
+
+    @property
+    def opinions_file(self) -> Path:
+        """How much each model's word counts in categories and moods."""
+        return self.settings.data_dir / "heads" / "opinions.json"
+
+    def _weights_in_charge(self) -> str | None:
+        seen = self.monitor.seen.model
+        return seen.sha256 or seen.model
 
     def _weights_of(self, model: str) -> str | None:
         """The SHA-256 of the model's weights: as the engine tells it, else as it was written down

@@ -160,12 +160,19 @@ class FixedReading:
     firsts_seen: list[bool] = field(default_factory=list)
 
     def category(
-        self, text: str, vector: Vector, *, votes: dict[str, float]
+        self,
+        text: str,
+        vector: Vector,
+        *,
+        votes: dict[str, float],
+        advice: dict[str, float] | None = None,
     ) -> tuple[Category, float]:
         self.votes_seen.append(votes)
         return (self.categories(text) if callable(self.categories) else self.categories), 0.9
 
-    def sentiment(self, text: str, vector: Vector) -> tuple[Sentiment, float]:
+    def sentiment(
+        self, text: str, vector: Vector, *, advice: dict[str, float] | None = None
+    ) -> tuple[Sentiment, float]:
         return (self.sentiments(text) if callable(self.sentiments) else self.sentiments), 0.8
 
     def intent(self, text: str, vector: Vector, *, first: bool) -> tuple[Intent, float]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from appliance.answering.wording import OFFER
 from appliance.domain.policy import SENTENCES_READ
-from appliance.domain.ports import Encoder, Reading, Search
+from appliance.domain.ports import Advice, Encoder, Reading, Search, no_advice
 from appliance.domain.query import Query
 from appliance.domain.state import QueryState, Run
 from appliance.domain.text import sentences
@@ -19,11 +19,19 @@ class Categorizer:
     none of those the encoder carries.
 
     :param languages: ISO 639 codes of those; none means not to look.
+    :param advice: the language model's word on the category.
     """
 
     def __init__(
-        self, encoder: Encoder, search: Search, reading: Reading, languages: Collection[str] = ()
+        self,
+        encoder: Encoder,
+        search: Search,
+        reading: Reading,
+        languages: Collection[str] = (),
+        *,
+        advice: Advice = no_advice,
     ) -> None:
+        self._advice = advice
         self._languages = languages
         self._encoder = encoder
         self._search = search
@@ -33,7 +41,10 @@ class Categorizer:
         query = state["query"]
         vector = await self._encoder.encode_one(query.text)
         votes = await self._search.categories(query.text, vector)
-        category, confidence = self._reading.category(query.text, vector, votes=votes)
+        advice = {} if run.left.is_set() else await self._advice("category", query.text)
+        category, confidence = self._reading.category(
+            query.text, vector, votes=votes, advice=advice
+        )
         intent, _ = self._reading.intent(query.text, vector, first=not query.history)
         parts = sentences(query.text)
         half = SENTENCES_READ // 2

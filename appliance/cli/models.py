@@ -3,17 +3,72 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.output import json_option, note, prepare, print_json, table
+from appliance.cli.output import json_option, note, prepare, print_json, progress, run, table
+
+if TYPE_CHECKING:
+    from appliance.settings import Settings
 
 
 @click.group()
 def models() -> None:
     """List, add and switch models."""
+
+
+@models.command()
+@click.option(
+    "--examples", default=240, show_default=True, type=click.IntRange(40), help="Messages a kind."
+)
+@json_option
+def calibrate(examples: int, as_json: bool) -> None:
+    """Measure how much the model in charge may say in categories and moods.
+
+    Counts from the next message on. A model that was never measured has no say.
+    """
+    settings = prepare("models")
+    from appliance.understanding.opinion import keep
+
+    name, sha256, found, file = run(_calibrated(settings, examples))
+    keep(file, sha256 or name, found)
+    if as_json:
+        print_json({"model": name, "sha256": sha256, "opinions": found})
+        return
+    table(
+        ("kind", "weight", "gain in log probability", "judged on"),
+        [(kind, each.weight, each.gain, each.asked) for kind, each in found.items()],
+    )
+
+
+async def _calibrated(settings: Settings, examples: int) -> tuple[str, str | None, Any, Path]:
+    from appliance.bootstrap import EXAMPLES, Appliance
+    from appliance.errors import ModelUnavailable
+    from appliance.operations.client import engine_at_hand
+    from appliance.understanding.calibration import calibrate
+    from appliance.understanding.opinion import LABELS
+
+    local = settings.model_copy(update={"remote_enabled": False})
+    async with AsyncExitStack() as stack:
+        appliance = Appliance(local)
+        stack.push_async_callback(appliance.aclose)
+        await stack.enter_async_context(engine_at_hand(local))
+        await appliance.prepare()
+        health = await appliance.model.health()
+        if health.state != "ok" or health.model is None:
+            raise ModelUnavailable("There is no model to calibrate: the engine does not come up.")
+        with progress(examples * len(LABELS), "calibrate") as bar:
+            found = await calibrate(
+                appliance.model,
+                appliance.ready.encoder,
+                EXAMPLES,
+                most=examples,
+                asked=lambda: bar.update(1),
+            )
+        return health.model, health.sha256, found, appliance.opinions_file
 
 
 @models.command("list")

@@ -116,6 +116,15 @@ SENTIMENT_TEMPERATURE: Final = Threshold(
 )
 """The same for the sentiment head, which is a little too timid."""
 
+OPINION_WEIGHTS: Final = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
+"""What the language model's log probabilities may count beside the head's."""
+OPINION_CHARS: Final = 600
+"""Most characters of a message that it is asked about."""
+OPINION_SECONDS: Final = 4.0
+"""Longest to wait for its word; the head and the articles do without."""
+CALIBRATION_FOLDS: Final = 5
+"""Heads that judge a model: each leaves out this share of the examples it is asked about."""
+
 VOTE_SHARPNESS: Final = 0.03
 """Temperature at which the articles' scores vote for the query's category."""
 VOTERS: Final = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from appliance.domain.passage import Article, Passage
 from appliance.domain.policy import Category, Intent, Sentiment
@@ -52,17 +52,39 @@ class Search(Protocol):
         ...
 
 
+class Advice(Protocol):
+    """Asks the language model how likely each label of a message is."""
+
+    async def __call__(
+        self, kind: Literal["category", "sentiment"], text: str, /
+    ) -> dict[str, float]:
+        """By what the odds of each label are multiplied; empty where the model has no say."""
+        ...
+
+
+async def no_advice(kind: Literal["category", "sentiment"], text: str, /) -> dict[str, float]:
+    """The advice of a desk whose model has no say."""
+    return {}
+
+
 class Reading(Protocol):
-    """Reads a message's category, mood and intent."""
+    """Reads a message's category, mood and intent. ``advice`` is what ``Advice`` found."""
 
     def category(
-        self, text: str, vector: Vector, *, votes: dict[str, float]
+        self,
+        text: str,
+        vector: Vector,
+        *,
+        votes: dict[str, float],
+        advice: dict[str, float] | None = None,
     ) -> tuple[Category, float]:
         """The category and the confidence in it, 0 to 1. ``votes`` are what ``Search.categories``
         found."""
         ...
 
-    def sentiment(self, text: str, vector: Vector) -> tuple[Sentiment, float]:
+    def sentiment(
+        self, text: str, vector: Vector, *, advice: dict[str, float] | None = None
+    ) -> tuple[Sentiment, float]:
         """The sentiment and the confidence in it, 0 to 1."""
         ...
 

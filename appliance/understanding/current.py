@@ -49,16 +49,23 @@ class CurrentReader:
         return self._reader.fingerprint
 
     def category(
-        self, text: str, vector: Floats, *, votes: dict[str, float]
+        self,
+        text: str,
+        vector: Floats,
+        *,
+        votes: dict[str, float],
+        advice: dict[str, float] | None = None,
     ) -> tuple[Category, float]:
         """See ``Reading``."""
         self._look()
-        return self._reader.category(text, vector, votes=votes)
+        return self._reader.category(text, vector, votes=votes, advice=advice)
 
-    def sentiment(self, text: str, vector: Floats) -> tuple[Sentiment, float]:
+    def sentiment(
+        self, text: str, vector: Floats, *, advice: dict[str, float] | None = None
+    ) -> tuple[Sentiment, float]:
         """See ``Reading``."""
         self._look()
-        return self._reader.sentiment(text, vector)
+        return self._reader.sentiment(text, vector, advice=advice)
 
     def intent(self, text: str, vector: Floats, *, first: bool) -> tuple[Intent, float]:
         """See ``Reading``."""

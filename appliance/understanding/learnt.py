@@ -61,20 +61,27 @@ class LearntReader:
         )
 
     def category(
-        self, text: str, vector: Floats, *, votes: dict[str, float]
+        self,
+        text: str,
+        vector: Floats,
+        *,
+        votes: dict[str, float],
+        advice: dict[str, float] | None = None,
     ) -> tuple[Category, float]:
         """See ``Reading``."""
         known = recalled(self._recall.get("category"), text, vector, mood=False)
         if known is not None:
             return cast(Category, known), RECALLED
-        return self._reader.category(text, vector, votes=votes)
+        return self._reader.category(text, vector, votes=votes, advice=advice)
 
-    def sentiment(self, text: str, vector: Floats) -> tuple[Sentiment, float]:
+    def sentiment(
+        self, text: str, vector: Floats, *, advice: dict[str, float] | None = None
+    ) -> tuple[Sentiment, float]:
         """See ``Reading``."""
         known = recalled(self._recall.get("sentiment"), text, vector, mood=True)
         if known is not None:
             return cast(Sentiment, known), RECALLED
-        return self._reader.sentiment(text, vector)
+        return self._reader.sentiment(text, vector, advice=advice)
 
     def intent(self, text: str, vector: Floats, *, first: bool) -> tuple[Intent, float]:
         """See ``Reading``."""
