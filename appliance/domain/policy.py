@@ -187,6 +187,8 @@ TERMS_WEIGHT: Final = Threshold(
     "eight desks, 785 queries: hit@1 .728 to .741, hit@3 .904 to .915; fusing ranks loses instead",
 )
 """What having all of a query's words adds to an article's score."""
+TOKENS_SHARE: Final = Threshold(0.5, "TODO")
+RERANKED: Final = 24
 PASSAGES_IN_PROMPT: Final = 2
 """Most passages a responder's prompt shows: on CPU every prompt token costs."""
 PROMPT_LEAD: Final = Threshold(
