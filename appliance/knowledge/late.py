@@ -12,11 +12,16 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from appliance.knowledge.tokens import Tokens, unit
 
 COMMON = 0.1
 """What a token counts that every article has; an absent or rare one counts a few."""
+
+_BLAS = ThreadpoolController()
+"""Products this small are not worth a second thread: beside three busy processes the threads'
+waiting for each other made 0.7 ms a search 780 at the 95th percentile, one thread 13."""
 
 Spans = tuple[tuple[int, int], ...]
 
@@ -48,12 +53,13 @@ class TokenStore:
             return found
         weights = np.array([self._weight(int(token)) for token in query.ids], dtype=np.float32)
         asked = unit(query.directions) * (weights / weights.sum())[:, None]
-        for at, owner in enumerate(owners):
-            first, last = self.spans[owner]
-            if first < last:
-                own = self.records[first:last]
-                products = asked @ own["direction"].astype(np.float32).T
-                found[at] = (products * own["scale"]).max(axis=1).sum()
+        with _BLAS.limit(limits=1, user_api="blas"):
+            for at, owner in enumerate(owners):
+                first, last = self.spans[owner]
+                if first < last:
+                    own = self.records[first:last]
+                    products = asked @ own["direction"].astype(np.float32).T
+                    found[at] = (products * own["scale"]).max(axis=1).sum()
         return found
 
     def of_texts(self) -> Iterable[npt.NDArray[np.void]]:
