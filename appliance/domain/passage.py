@@ -22,10 +22,11 @@ class Article:
 class Passage:
     """An article found for a query.
 
-    ``score`` is the mean of the cosines of the query to the whole article and to its nearest
-    sentence, raised by the share of the query's words that the article has, and a little where the
-    article is of the category that was understood; higher is nearer. ``nearest`` is the sentence of
-    the answer that is nearest to the query; ``cosines`` are those of all its sentences, in order.
+    ``score`` is the mean of two figures: that of the cosines of the query to the whole article and
+    to its nearest sentence, raised by the share of the query's words that the article has; and how
+    near the query's tokens come to the article's. It is raised a little where the article is of the
+    category that was understood; higher is nearer. ``nearest`` is the sentence of the answer that
+    is nearest to the query; ``cosines`` are those of all its sentences, in order.
     """
 
     article: Article

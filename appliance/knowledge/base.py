@@ -63,13 +63,16 @@ class KnowledgeBase:
         limit: int,
         category: str | None = None,
     ) -> tuple[Passage, ...]:
-        """See ``Search``. FAISS over thousands of rows takes well under a millisecond: no
-        thread."""
-        return (await self.refresh()).search(text, vector, limit=limit, category=category)
+        """See ``Search``. Finding among thousands of articles takes some 3 ms, re-ranking 2 to 4:
+        no thread."""
+        tokens = await self._bridge.tokens_of(text)
+        index = await self.refresh()
+        return index.search(text, vector, limit=limit, category=category, tokens=tokens)
 
     async def categories(self, text: str, vector: npt.NDArray[np.float32]) -> dict[str, float]:
         """See ``Search``."""
-        return (await self.refresh()).categories(text, vector)
+        tokens = await self._bridge.tokens_of(text)
+        return (await self.refresh()).categories(text, vector, tokens=tokens)
 
     def _make(
         self,
@@ -82,10 +85,12 @@ class KnowledgeBase:
         if saved is not None:
             return saved
         built = indexes.build(embedder, digest, articles, known=known)
+        log.info("index_built", articles=len(articles))
         try:
             indexes.save(built, self._folder)
         except OSError as error:
             # The disk may be full; the index in memory is as good until the next start.
             log.warning("index_not_saved", error=str(error))
-        log.info("index_built", articles=len(articles))
-        return built
+            return built
+        # As a start finds it: tokens in a file take no memory.
+        return indexes.load(self._folder, embedder, digest, articles) or built

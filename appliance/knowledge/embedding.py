@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from appliance.errors import WeightsError
+from appliance.knowledge.tokens import Tokens, compact
 
 Vectors = npt.NDArray[np.float32]
 """Unit-length embeddings: shape (texts, dimensions)."""
@@ -41,6 +42,10 @@ class Embedder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Embed texts; the rows have length 1."""
+        ...
+
+    def encode_tokens(self, texts: Sequence[str]) -> tuple[Vectors, list[Tokens]]:
+        """The same, and what the same run made of each text's tokens."""
         ...
 
 
@@ -114,9 +119,32 @@ class SentenceTransformerEmbedder:
         )
         return np.asarray(vectors, dtype=np.float32)
 
+    def encode_tokens(self, texts: Sequence[str]) -> tuple[Vectors, list[Tokens]]:
+        made = self._model.encode(
+            list(texts), output_value=None, show_progress_bar=False, batch_size=32
+        )
+        rows = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        tokens = []
+        for row, text, read in zip(rows, made, texts, strict=True):
+            row[:] = text["sentence_embedding"].numpy()
+            row /= np.linalg.norm(row) or 1.0
+            own = text["attention_mask"].numpy() == 1
+            kept = self._model.tokenizer(
+                read,
+                truncation=True,
+                max_length=self._model.max_seq_length,
+                return_special_tokens_mask=True,
+            )
+            inside = np.array(kept["special_tokens_mask"]) == 0
+            ids = text["input_ids"].numpy()[own][inside].astype(np.int32)
+            vectors = text["token_embeddings"].numpy()[own][inside]
+            tokens.append(Tokens(ids, compact(vectors)))
+        return rows, tokens
+
 
 class HashedEmbedder:
-    """Deterministic twin: hashed words and their pairs. Near texts share words, nothing more."""
+    """Deterministic twin: hashed words and their pairs. Near texts share words, nothing more; near
+    tokens are one word."""
 
     dimensions = 256
     fingerprint = "hashed-words-256"
@@ -126,11 +154,24 @@ class HashedEmbedder:
         for row, text in zip(rows, texts, strict=True):
             words = re.findall(r"\w+", text.lower())
             for term in [*words, *map(" ".join, pairwise(words))]:
-                row[
-                    int.from_bytes(hashlib.blake2b(term.encode(), digest_size=4).digest()) % 256
-                ] += 1
+                row[_hashed(term) % self.dimensions] += 1
             row /= np.linalg.norm(row) or 1.0
         return rows
+
+    def encode_tokens(self, texts: Sequence[str]) -> tuple[Vectors, list[Tokens]]:
+        tokens = []
+        for text in texts:
+            ids = np.array(
+                [_hashed(word) % 2**20 for word in re.findall(r"\w+", text.lower())], dtype=np.int32
+            )
+            directions = np.zeros((len(ids), self.dimensions), dtype=np.int8)
+            directions[np.arange(len(ids)), ids % self.dimensions] = 1
+            tokens.append(Tokens(ids, directions))
+        return self.encode(texts), tokens
+
+
+def _hashed(term: str) -> int:
+    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=4).digest())
 
 
 class EncodingBridge:
@@ -143,7 +184,7 @@ class EncodingBridge:
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedding")
-        self._memo: dict[str, asyncio.Task[Vectors]] = {}
+        self._memo: dict[str, asyncio.Task[tuple[Vectors, list[Tokens]]]] = {}
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run blocking work that uses the embedder in the thread that owns it."""
@@ -155,15 +196,23 @@ class EncodingBridge:
 
     async def encode_one(self, text: str) -> npt.NDArray[np.float32]:
         """Embed one text, or join the encoding of the same text that is under way or remembered."""
+        vectors, _ = await self._read(text)
+        return np.asarray(vectors[0], dtype=np.float32)
+
+    async def tokens_of(self, text: str) -> Tokens:
+        """The tokens of one text, from the run that embeds it."""
+        _, (tokens,) = await self._read(text)
+        return tokens
+
+    async def _read(self, text: str) -> tuple[Vectors, list[Tokens]]:
         task = self._memo.get(text)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = asyncio.create_task(self.encode([text]))
+            task = asyncio.create_task(self.run(lambda: self.embedder.encode_tokens([text])))
             self._memo[text] = task
             while len(self._memo) > MEMO_SIZE:
                 del self._memo[next(iter(self._memo))]
         # Shielded: a customer who leaves must not cancel the encoding another one waits for.
-        vectors = await asyncio.shield(task)
-        return np.asarray(vectors[0], dtype=np.float32)
+        return await asyncio.shield(task)
 
     def close(self) -> None:
         """End the thread after the encoding under way."""

@@ -23,8 +23,9 @@ import numpy as np
 
 from appliance.errors import WeightsError
 from appliance.knowledge.embedding import Embedder, SentenceTransformerEmbedder, Vectors
-from appliance.knowledge.onnx_embedding import OUTPUT, OnnxEmbedder
+from appliance.knowledge.onnx_embedding import OUTPUT, TOKENS, OnnxEmbedder
 from appliance.knowledge.tokenizing import COLUMNS
+from appliance.knowledge.tokens import Tokens, unit
 from appliance.settings import enforce_offline
 
 OPSET = 17
@@ -69,7 +70,8 @@ other scripts, and words that look like the tokenizer's own."""
 
 
 def export(folder: Path, target: Path) -> None:
-    """Write the graph: tokens in, unit vectors out, any number of texts of any length.
+    """Write the graph: tokens in, unit vectors of the texts and of their tokens out; any number of
+    texts of any length.
 
     :raises WeightsError: the exporter has no words for this model.
     """
@@ -88,15 +90,19 @@ def export(folder: Path, target: Path) -> None:
     columns = [column for column in COLUMNS if column in features]
 
     class UnitVectors(torch.nn.Module):
-        """The whole chain of the folder, pooling included, and its length made 1."""
+        """The whole chain of the folder, pooling included, and what each token was before it, their
+        lengths made 1."""
 
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
         def forward(self, *tensors: Any) -> Any:
-            pooled = self.model(dict(zip(columns, tensors, strict=True)))["sentence_embedding"]
-            return torch.nn.functional.normalize(pooled, dim=1)
+            made = self.model(dict(zip(columns, tensors, strict=True)))
+            return tuple(
+                torch.nn.functional.normalize(made[name], dim=-1)
+                for name in ("sentence_embedding", "token_embeddings")
+            )
 
     axes = {column: {0: "texts", 1: "tokens"} for column in columns}
     try:
@@ -108,8 +114,8 @@ def export(folder: Path, target: Path) -> None:
                 tuple(features[column] for column in columns),
                 str(target),
                 input_names=columns,
-                output_names=[OUTPUT],
-                dynamic_axes=axes | {OUTPUT: {0: "texts"}},
+                output_names=[OUTPUT, TOKENS],
+                dynamic_axes=axes | {OUTPUT: {0: "texts"}, TOKENS: {0: "texts", 1: "tokens"}},
                 opset_version=OPSET,
                 dynamo=False,
             )
@@ -125,6 +131,10 @@ def check(reference: Embedder, graph: Embedder, texts: Sequence[str] = PROBES) -
     wanted = np.concatenate([reference.encode([text]) for text in texts])
     _compare(wanted, graph.encode(texts), "together")
     _compare(wanted, np.concatenate([graph.encode([text]) for text in texts]), "alone")
+    rows, got = graph.encode_tokens(texts)
+    _compare(wanted, rows, "with tokens")
+    for at, (own, other) in enumerate(zip(reference.encode_tokens(texts)[1], got, strict=True)):
+        _compare_tokens(at, own, other)
 
 
 def _compare(wanted: Vectors, got: Vectors, how: str) -> None:
@@ -141,6 +151,15 @@ def _compare(wanted: Vectors, got: Vectors, how: str) -> None:
             f"Text {at}, encoded {how}, has cosine {cosines[at]:.6f} to the model's own vector and"
             f" differs from it by {differences[at]:.1e}."
         )
+
+
+def _compare_tokens(at: int, wanted: Tokens, got: Tokens) -> None:
+    if wanted.ids.tolist() != got.ids.tolist():
+        raise WeightsError(f"Text {at} is cut into other tokens.")
+    cosines = np.einsum("ij,ij->i", unit(wanted.directions), unit(got.directions))
+    # Rounded to a byte, a component may differ by a step of 127.
+    if not (cosines >= COSINE_MIN).all():
+        raise WeightsError(f"A token of text {at} has cosine {cosines.min():.6f} to the model's.")
 
 
 def make(folder: Path, target: Path) -> dict[str, str]:

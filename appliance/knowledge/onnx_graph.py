@@ -31,7 +31,7 @@ from appliance.logs import get_logger
 
 log = get_logger()
 
-LAYOUT = "tokens-to-unit-vectors/1"
+LAYOUT = "tokens-to-unit-vectors/2"
 """Change the number with what ``onnx_export`` makes or checks."""
 MADE_WITH = ("onnxruntime", "tokenizers", "torch", "transformers", "sentence-transformers")
 """Packages whose change is a reason to make and check the graph again."""

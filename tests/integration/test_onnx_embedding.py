@@ -37,6 +37,7 @@ from appliance.knowledge.embedding import (
 from appliance.knowledge.onnx_embedding import BATCH, OnnxEmbedder
 from appliance.knowledge.onnx_export import COSINE_MIN, DIFFERENCE_MAX, PROBES, check
 from appliance.knowledge.onnx_graph import GraphStore, load_embedder
+from appliance.knowledge.tokens import Tokens, unit
 from appliance.operations.doctor import Finding, examine
 from appliance.settings import HOME, load_settings
 from tests.appliance_process import clean_environment, until
@@ -178,6 +179,23 @@ def test_the_same_text_has_the_same_vector(embedder: Embedder) -> None:
     np.testing.assert_array_equal(embedder.encode(["refund"]), embedder.encode(["refund"]))
 
 
+def test_tokens_come_with_the_same_vectors_and_nothing_that_frames_a_text(
+    embedder: Embedder,
+) -> None:
+    rows, tokens = embedder.encode_tokens(ODD)
+    np.testing.assert_allclose(rows, embedder.encode(ODD), atol=1e-5)
+    assert len(tokens) == len(ODD)
+    for text in tokens:
+        assert text.directions.shape == (len(text.ids), embedder.dimensions)
+    (one,) = embedder.encode_tokens(["x"])[1]
+    assert len(one.ids) == 1
+    assert one.ids.tolist() == tokens[ODD.index("x")].ids.tolist()
+    assert len(tokens[ODD.index("")].ids) == 0
+    empty, none = embedder.encode_tokens([])
+    assert empty.shape == (0, embedder.dimensions)
+    assert none == []
+
+
 # --- the same vectors -----------------------------------------------------------------------------
 
 
@@ -206,6 +224,39 @@ def test_both_runtimes_give_one_vector_for_odd_and_long_texts(
 ) -> None:
     assert not set(ODD) & set(PROBES) - {""}
     assert_same(onnx_embedder.encode(ODD), torch_embedder.encode(ODD))
+
+
+def test_both_runtimes_give_the_same_tokens(
+    onnx_embedder: OnnxEmbedder, torch_embedder: SentenceTransformerEmbedder
+) -> None:
+    texts = [*ODD, *EXAMPLES[::40]]
+    found, wanted = (each.encode_tokens(texts)[1] for each in (onnx_embedder, torch_embedder))
+    for own, other in zip(found, wanted, strict=True):
+        assert own.ids.tolist() == other.ids.tolist()
+        cosines = np.einsum("ij,ij->i", unit(own.directions), unit(other.directions))
+        assert (cosines >= COSINE_MIN).all()
+
+
+def test_tokens_find_what_vectors_alone_miss(onnx_embedder: OnnxEmbedder) -> None:
+    """The starter knowledge base and what its golden set asks."""
+    articles = [
+        Article(str(row["id"]), row["question"], row["answer"], row["category"])
+        for row in json.loads((HOME / "kb" / "faqs.json").read_text(encoding="utf-8"))["faqs"]
+    ]
+    index = indexes.build(onnx_embedder, "digest", articles)
+    golden = (HOME / "kb" / "golden.jsonl").read_text(encoding="utf-8").splitlines()
+    asked = [row for row in map(json.loads, golden) if row.get("faq")]
+    rows, tokens = onnx_embedder.encode_tokens([row["text"] for row in asked])
+    first = {"vectors": 0, "both": 0}
+    third = 0
+    for row, vector, own in zip(asked, rows, tokens, strict=True):
+        (plain, *_) = index.search(row["text"], vector, limit=3)
+        found = index.search(row["text"], vector, limit=3, tokens=own)
+        first["vectors"] += plain.article.id == str(row["faq"])
+        first["both"] += found[0].article.id == str(row["faq"])
+        third += str(row["faq"]) in [passage.article.id for passage in found]
+    assert first["both"] > first["vectors"]
+    assert third / len(asked) >= 0.95
 
 
 @settings(deadline=None, max_examples=15)
@@ -381,8 +432,26 @@ class Altered(HashedEmbedder):
             rows[0] = rows[-1]
         return rows
 
+    def encode_tokens(self, texts: Any) -> tuple[Vectors, list[Tokens]]:
+        rows, tokens = super().encode_tokens(texts)
+        if self.how == "other tokens":
+            tokens[-1] = Tokens(tokens[-1].ids[:-1], tokens[-1].directions[:-1])
+        if self.how == "turned tokens":
+            tokens[0] = Tokens(tokens[0].ids, np.roll(tokens[0].directions, 1, axis=1))
+        return rows, tokens
 
-@pytest.mark.parametrize("how", ["nan", "longer", "narrower", "depends on its batch"])
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "nan",
+        "longer",
+        "narrower",
+        "depends on its batch",
+        "other tokens",
+        "turned tokens",
+    ],
+)
 def test_the_check_notices(how: str) -> None:
     texts = ["reset my password", "refund an invoice", "opening hours"]
     check(HashedEmbedder(), HashedEmbedder(), texts)

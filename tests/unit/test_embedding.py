@@ -67,6 +67,20 @@ async def test_equal_texts_at_once_are_encoded_once(
         np.testing.assert_array_equal(vector, HashedEmbedder().encode(["same"])[0])
 
 
+async def test_vector_and_tokens_of_a_text_come_from_one_run(
+    bridge: EncodingBridge, embedder: GatedEmbedder
+) -> None:
+    tokens, vector, again = await asyncio.gather(
+        bridge.tokens_of("same"), bridge.encode_one("same"), bridge.tokens_of("same")
+    )
+    assert tokens is again
+    (wanted,), (kept,) = HashedEmbedder().encode_tokens(["same"])
+    np.testing.assert_array_equal(vector, wanted)
+    np.testing.assert_array_equal(tokens.directions, kept.directions)
+    assert embedder.calls == [["same"]]
+
+
+@pytest.mark.anyio
 async def test_a_text_is_remembered(bridge: EncodingBridge, embedder: GatedEmbedder) -> None:
     await bridge.encode_one("same")
     await bridge.encode_one("other")

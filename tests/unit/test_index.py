@@ -28,7 +28,7 @@ from appliance.knowledge.index import KnowledgeIndex, build, load, save
 from appliance.knowledge.terms import Terms
 from tests.builders import CRASH, HOURS, PASSWORD, REFUND, SMALL_BASE
 
-ROWS = sum(1 + len(sentences(article.answer)) for article in SMALL_BASE)
+ROWS = sum(2 + len(sentences(article.answer)) for article in SMALL_BASE)
 
 
 class CountingEmbedder(HashedEmbedder):
@@ -221,6 +221,8 @@ def test_only_what_changed_is_embedded_again(
     )
     fresh = build(HashedEmbedder(), "d2", [*SMALL_BASE[:3], changed])
     np.testing.assert_array_equal(rebuilt.rows, fresh.rows)
+    np.testing.assert_array_equal(rebuilt.tokens.records, fresh.tokens.records)
+    assert rebuilt.tokens.frequencies == fresh.tokens.frequencies
 
 
 def test_a_new_order_embeds_nothing(embedder: CountingEmbedder, whole: KnowledgeIndex) -> None:
@@ -274,6 +276,9 @@ DAMAGES: dict[str, tuple[str, Any]] = {
     "index cut short": ("index.faiss", lambda content: content[:-8]),
     "index empty": ("index.faiss", lambda content: b""),
     "index with a flipped byte": ("index.faiss", flip),
+    "tokens cut short": ("tokens.bin", lambda content: content[:-264]),
+    "tokens empty": ("tokens.bin", lambda content: b""),
+    "tokens with a flipped byte": ("tokens.bin", flip),
     "index is something else": ("index.faiss", lambda content: b"GGUF" * 99),
     "meta empty": ("index.json", lambda content: b""),
     "meta cut short": ("index.json", lambda content: content[:-3]),
@@ -307,7 +312,7 @@ def test_garbage_under_a_right_checksum_is_not_loaded(
     assert load(tmp_path, embedder, "d1", SMALL_BASE) is None
 
 
-@pytest.mark.parametrize("missing", ["index.faiss", "index.json"])
+@pytest.mark.parametrize("missing", ["index.faiss", "index.json", "tokens.bin"])
 def test_half_a_pair_is_not_loaded(
     missing: str, embedder: CountingEmbedder, whole: KnowledgeIndex, tmp_path: Path
 ) -> None:
@@ -331,7 +336,7 @@ def test_saving_leaves_no_other_files(whole: KnowledgeIndex, tmp_path: Path) -> 
     save(whole, tmp_path / "index")
     save(whole, tmp_path / "index")
     names = sorted(path.name for path in (tmp_path / "index").iterdir())
-    assert names == ["index.faiss", "index.json"]
+    assert names == ["index.faiss", "index.json", "tokens.bin"]
 
 
 # --- the knowledge base ---------------------------------------------------------------------------
@@ -381,10 +386,10 @@ async def test_queries_at_once_wait_for_one_build(
 ) -> None:
     (tmp_path / "file").write_text("in the way, so that no query finds what another one saved")
     base = KnowledgeBase(Source(*SMALL_BASE), bridge, tmp_path / "file")
-    vector = HashedEmbedder().encode(["password"])[0]
+    vector = await bridge.encode_one("password")
     found = await asyncio.gather(*(base.search("password", vector, limit=2) for _ in range(20)))
     assert len(set(found)) == 1
-    assert len(embedder.texts) == ROWS
+    assert len(embedder.texts) == ROWS + 1
 
 
 @pytest.mark.anyio
@@ -425,7 +430,7 @@ async def test_a_changed_article_embeds_only_its_own_texts(
     embedder.texts.clear()
     source.now = (*SMALL_BASE[:3], replace(HOURS, question="When are you there?"))
     await base.refresh()
-    assert embedder.texts == [f"When are you there? {HOURS.answer}"]
+    assert embedder.texts == [f"When are you there? {HOURS.answer}", "When are you there?"]
 
 
 @pytest.mark.anyio
