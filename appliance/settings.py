@@ -140,6 +140,13 @@ class Settings(BaseSettings):
         default=["en"],
         description="Languages the desk reads, such as en de; others go to a person. any: all.",
     )
+    webhook_allow: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Hosts and networks that webhooks may go to, such as 10.2.0.0/16; none: nowhere.",
+    )
+    webhook_timeout: float = Field(
+        default=20.0, ge=1, le=60, description="Longest one webhook attempt may take, in seconds."
+    )
     visitor_queries_per_minute: int = Field(
         default=20, ge=1, description="Questions one visitor of the chat page may send a minute."
     )
@@ -207,6 +214,11 @@ class Settings(BaseSettings):
     @classmethod
     def _words(cls, given: Any) -> Any:
         return shlex.split(given) if isinstance(given, str) else given
+
+    @field_validator("webhook_allow", mode="before")
+    @classmethod
+    def _receivers(cls, given: Any) -> Any:
+        return given.replace(",", " ").split() if isinstance(given, str) else given
 
     @field_validator("languages", mode="before")
     @classmethod
