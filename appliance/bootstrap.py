@@ -22,8 +22,11 @@ from appliance.agents.retriever import KnowledgeRetriever
 from appliance.agents.sentiment import SentimentAnalyst
 from appliance.agents.technical import TechnicalAgent
 from appliance.domain.policy import QUERY_DEADLINE_SECONDS
+from appliance.domain.receivers import AllowList, ReceiverGuard
+from appliance.domain.webhook_secrets import WebhookSecrets
 from appliance.errors import ApplianceError, NotReady
 from appliance.graph.build import Agents, SupportGraph
+from appliance.jobs.sending import resolve
 from appliance.knowledge.base import KnowledgeBase
 from appliance.knowledge.embedding import Embedder, EncodingBridge, packaged_model
 from appliance.knowledge.onnx_graph import load_embedder
@@ -50,6 +53,7 @@ from appliance.services.provenance import Provenance
 from appliance.services.quarantine import Quarantine
 from appliance.services.users import Users
 from appliance.services.visitors import Visitors
+from appliance.services.webhooks import Webhooks
 from appliance.settings import HOME, Settings, ensure_folders
 from appliance.storage.database import Database
 from appliance.understanding.current import CurrentReader
@@ -125,6 +129,11 @@ class Appliance:
         self.versions = HeadVersions(settings.data_dir / "heads")
         self.learning = Learning(self.database, self.versions, EXAMPLES, hold_lock)
         self.answer_records = AnswerRecords(self.database)
+        self.webhooks = Webhooks(
+            self.database,
+            ReceiverGuard(AllowList.parse(settings.webhook_allow), resolve),
+            WebhookSecrets(load_secret(settings.data_dir, "webhooks")),
+        )
         self.monitor = Monitor(self.model, self.database, lambda: self.is_ready)
         self._embedder = embedder
         self._preparing: asyncio.Task[None] | None = None

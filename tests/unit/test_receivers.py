@@ -133,9 +133,7 @@ async def test_what_the_hint_says_to_list_admits() -> None:
         (" 10.2.3.4 ", ["http://10.2.3.4/"], ["http://10.2.3.5/"]),
     ],
 )
-async def test_ports_and_networks(
-    entry: str, admitted: list[str], not_admitted: list[str]
-) -> None:
+async def test_ports_and_networks(entry: str, admitted: list[str], not_admitted: list[str]) -> None:
     for url in admitted:
         assert await guard(entry).admit(url)
     for url in not_admitted:
