@@ -24,6 +24,7 @@ from appliance.cli.learn import learn
 from appliance.cli.models import models
 from appliance.cli.output import fail
 from appliance.cli.serve import api, engine, up, vllm
+from appliance.cli.worker import worker
 from appliance.errors import ApplianceError
 
 
@@ -38,6 +39,7 @@ for command in (
     api,
     engine,
     vllm,
+    worker,
     ask,
     answers,
     kb,

@@ -105,12 +105,14 @@ class Database:
         :raises InvalidInput: a value cannot be stored, as text with a zero byte in PostgreSQL.
         """
 
-        def working(connection: Connection) -> tuple[T, int]:
+        def working(connection: Connection) -> tuple[T, DeliveryRepository]:
             records = Records(connection)
-            return work(records), records.deliveries.queued
+            return work(records), records.deliveries
 
-        done, queued = await self._writing.run(working)
-        if queued and self._wake is not None:
+        done, outbox = await self._writing.run(working)
+        for event_id, event_type, count in outbox.written:
+            log.info("event_queued", event_id=event_id, type=event_type, webhooks=count)
+        if outbox.queued and self._wake is not None:
             self._wake()
         return done
 

@@ -12,7 +12,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, or_, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    delete,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from appliance.storage.records import Attempt, Delivery, DeliveryState, Endpoint
 from appliance.storage.repository import Repository, columns_for
@@ -41,10 +54,16 @@ class Claimed:
 
 
 class DeliveryRepository(Repository):
-    """Deliveries and their attempts. ``queued`` counts those made due in this transaction, for
-    which a worker should be woken once it is committed."""
+    """Deliveries and their attempts.
 
-    queued = 0
+    ``queued`` counts those made due in this transaction, for which a worker should be woken once it
+    is committed; ``written`` are the events among them, with the number of their deliveries.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.queued = 0
+        self.written: list[tuple[str, str, int]] = []
 
     def add(
         self,
@@ -74,6 +93,7 @@ class DeliveryRepository(Repository):
                 [{**shared, "id": ids[each], "webhook_id": each} for each in ids],
             )
             self.queued += len(ids)
+            self.written.append((event_id, event_type, len(ids)))
         return list(ids.values())
 
     # --- a worker's way --------------------------------------------------------------------------
@@ -166,8 +186,10 @@ class DeliveryRepository(Repository):
             self._add_attempts([(delivery.id, attempt)])
         return True
 
-    def release(self, now: datetime, lease_seconds: float) -> int:
-        """Give back what dead workers held. Their number.
+    def release(self, now: datetime, lease_seconds: float, *, place: str | None = None) -> int:
+        """Give back what dead workers held. Its number.
+
+        :param place: whose workers' ids begin so are known to be dead, whatever their leases say.
 
         A lease that ends later than one taken now would have been taken before the clock was set
         back: waiting for it could take as long as the clock was moved.
@@ -175,6 +197,7 @@ class DeliveryRepository(Repository):
         over = or_(
             _c.lease_expires_at <= now,
             _c.lease_expires_at > now + timedelta(seconds=lease_seconds),
+            false() if place is None else _c.lease_owner.startswith(place, autoescape=True),
         )
         chosen = select(_c.id).where(_c.state == "sending", over)
         statement = (
@@ -196,9 +219,11 @@ class DeliveryRepository(Repository):
         )
         return len(lost)
 
-    def next_due(self) -> datetime | None:
-        """When the earliest retry is due, None when none waits."""
-        waiting = select(func.min(_c.next_attempt_at)).where(_c.state == "pending")
+    def next_due(self, now: datetime) -> datetime | None:
+        """When the next retry will be due that is not due yet; None when none waits."""
+        waiting = select(func.min(_c.next_attempt_at)).where(
+            _c.state == "pending", _c.next_attempt_at > now
+        )
         found: datetime | None = self._connection.scalar(waiting)
         return found
 
@@ -295,7 +320,7 @@ class DeliveryRepository(Repository):
         time it skips what the time before locked, which takes more than was asked for.
         """
         held = chosen.with_for_update(skip_locked=True)
-        return self._connection.scalars(held).all()
+        return list(self._connection.scalars(held))
 
     def _add_attempts(self, made: Sequence[tuple[str, Attempt]]) -> None:
         if made:

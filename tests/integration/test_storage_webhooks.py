@@ -135,7 +135,7 @@ async def test_claims_take_the_longest_due_first_and_what_is_not_due_never(
             first, attempt(first, 500), "pending", NOW, next_attempt_at=later(300)
         )
     )
-    assert await database.read(lambda records: records.deliveries.next_due()) == later(300)
+    assert await database.read(lambda records: records.deliveries.next_due(NOW)) == later(300)
     assert len(await database.write(claim())) == 2
     assert await database.read(lambda records: records.deliveries.waiting(later(299))) == []
     assert await database.read(lambda records: records.deliveries.waiting(later(300))) == [
@@ -194,6 +194,16 @@ async def test_a_clock_that_moves_keeps_nothing_back(database: Database, moved: 
     await database.write(updated)
     await database.write(lambda records: records.deliveries.release(later(moved), LEASE))
     assert len(await database.write(claim("alive", later(moved)))) == 2
+
+
+async def test_what_died_in_this_place_need_not_be_waited_for(database: Database) -> None:
+    await database.write(hook())
+    for worker in ("a_b:1", "axb:1"):
+        await database.write(updated)
+        assert len(await database.write(claim(worker))) == 1
+    release = lambda records: records.deliveries.release(NOW, LEASE, place="a_b:")  # noqa: E731
+    assert await database.write(release) == 1
+    assert len(await database.write(claim("a_b:2"))) == 1
 
 
 async def test_a_claim_may_be_given_back_unused(database: Database) -> None:
