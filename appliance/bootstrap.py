@@ -22,11 +22,9 @@ from appliance.agents.retriever import KnowledgeRetriever
 from appliance.agents.sentiment import SentimentAnalyst
 from appliance.agents.technical import TechnicalAgent
 from appliance.domain.policy import QUERY_DEADLINE_SECONDS
-from appliance.domain.receivers import AllowList, ReceiverGuard
-from appliance.domain.webhook_secrets import WebhookSecrets
 from appliance.errors import ApplianceError, NotReady
 from appliance.graph.build import Agents, SupportGraph
-from appliance.jobs.sending import resolve
+from appliance.jobs.sending import receiver_guard, webhook_secrets
 from appliance.jobs.tasks import waker
 from appliance.knowledge.base import KnowledgeBase
 from appliance.knowledge.embedding import Embedder, EncodingBridge, packaged_model
@@ -132,11 +130,7 @@ class Appliance:
         self.versions = HeadVersions(settings.data_dir / "heads")
         self.learning = Learning(self.database, self.versions, EXAMPLES, hold_lock)
         self.answer_records = AnswerRecords(self.database)
-        self.webhooks = Webhooks(
-            self.database,
-            ReceiverGuard(AllowList.parse(settings.webhook_allow), resolve),
-            WebhookSecrets(load_secret(settings.data_dir, "webhooks")),
-        )
+        self.webhooks = Webhooks(self.database, receiver_guard(settings), webhook_secrets(settings))
         self.served_model = ServedModels(self.database)
         self.monitor = Monitor(
             self.model, self.database, lambda: self.is_ready, self.served_model.seen

@@ -138,7 +138,7 @@ class WebhookController(Controller):
     @post(
         "/{webhook_id:str}/test",
         status_code=202,
-        responses=documented(400, 401, 403, 404, 409),
+        responses=documented(400, 401, 403, 404),
     )
     async def test_webhook(
         self, webhook_id: FromPath[str], principal: Caller, appliance: Desk

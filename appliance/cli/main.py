@@ -24,6 +24,7 @@ from appliance.cli.learn import learn
 from appliance.cli.models import models
 from appliance.cli.output import fail
 from appliance.cli.serve import api, engine, up, vllm
+from appliance.cli.webhooks import webhooks
 from appliance.cli.worker import worker
 from appliance.errors import ApplianceError
 
@@ -46,6 +47,7 @@ for command in (
     learn,
     golden,
     keys,
+    webhooks,
     models,
     db,
     doctor,

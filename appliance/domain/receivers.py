@@ -242,7 +242,8 @@ def private_trust(ca: str) -> ssl.SSLContext:
         "The certificates to trust cannot be read.",
         hint="Give the receiver's authority as PEM: certificates only, no private key.",
     )
-    if "PRIVATE KEY" in ca:
+    # Given an empty text, the ssl module would trust the whole machine.
+    if "PRIVATE KEY" in ca or "BEGIN CERTIFICATE" not in ca:
         raise refused
     try:
         context = ssl.create_default_context(cadata=ca)

@@ -23,10 +23,12 @@ from typing import Final
 import httpcore
 
 from appliance import __version__
-from appliance.domain.receivers import Receiver, ReceiverGuard, private_trust
+from appliance.domain.receivers import AllowList, Receiver, ReceiverGuard, private_trust
 from appliance.domain.webhook_secrets import WebhookSecrets
 from appliance.errors import ReceiverRefused
 from appliance.jobs import signing
+from appliance.operations.secrets import load_secret
+from appliance.settings import Settings
 from appliance.storage.records import Endpoint
 
 RESPONSE_BYTES: Final = 2_048
@@ -190,6 +192,22 @@ class _Checked(httpcore.AnyIOBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
         return await super().connect_tcp(last, port, timeout, local_address, socket_options)
+
+
+def receiver_guard(settings: Settings) -> ReceiverGuard:
+    """The guard that the settings describe, over this machine's name service.
+
+    :raises SettingsError: the allow-list cannot be read.
+    """
+    return ReceiverGuard(AllowList.parse(settings.webhook_allow), resolve)
+
+
+def webhook_secrets(settings: Settings) -> WebhookSecrets:
+    """The secrets of this data folder's webhooks.
+
+    :raises SettingsError: their key file cannot be used.
+    """
+    return WebhookSecrets(load_secret(settings.data_dir, "webhooks"))
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
