@@ -243,7 +243,7 @@ def private_trust(ca: str) -> ssl.SSLContext:
         hint="Give the receiver's authority as PEM: certificates only, no private key.",
     )
     # Given an empty text, the ssl module would trust the whole machine.
-    if "PRIVATE KEY" in ca or "BEGIN CERTIFICATE" not in ca:
+    if "PRIVATE KEY" in ca or "BEGIN CERTIFICATE" not in ca or not ca.isascii():
         raise refused
     try:
         context = ssl.create_default_context(cadata=ca)

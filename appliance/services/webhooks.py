@@ -283,13 +283,11 @@ class Webhooks:
 
         :raises NotFound: there is no such webhook.
         :raises Conflict: it is switched off.
-        :raises InvalidInput: the range is empty or has no time zone, or no state is given that can
-            be sent again.
+        :raises InvalidInput: the range is empty, one of its times cannot be told in UTC, or no
+            state is given that can be sent again.
         """
         principal.require("admin")
-        until = until or datetime.now(UTC)
-        if since.utcoffset() is None or until.utcoffset() is None:
-            raise InvalidInput("A time needs its offset from UTC, such as 2026-11-24T12:00:00Z.")
+        since, until = _moment(since), _moment(until or datetime.now(UTC))
         if since >= until:
             raise InvalidInput("The range of time is empty.")
         if not states or not set(states) <= set(REDELIVERABLE):
@@ -330,6 +328,15 @@ def _checked(
             raise InvalidInput(f"Certificates have at most {CA_MAX_CHARS} characters.")
         private_trust(ca_pem)
     return [event for event in EVENTS if event in events], description, ca_pem
+
+
+def _moment(given: datetime) -> datetime:
+    try:
+        if given.utcoffset() is not None:
+            return given.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidInput("The time is before the first or behind the last year.") from error
+    raise InvalidInput("A time needs its offset from UTC, such as 2026-11-24T12:00:00Z.")
 
 
 def _told(webhook: Webhook) -> dict[str, Any]:

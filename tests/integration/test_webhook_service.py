@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -301,6 +301,8 @@ async def test_a_range_of_time_is_sent_again(webhooks: Webhooks, database: Datab
     for wrong in (
         {"since": begin, "until": begin},
         {"since": datetime.now(UTC) + hour},
+        {"since": datetime(1, 1, 1, tzinfo=timezone(hour))},
+        {"since": begin, "until": datetime(9999, 12, 31, 23, 59, tzinfo=timezone(-hour))},
         {"since": datetime(2026, 11, 24)},  # noqa: DTZ001 - what is refused
         {"since": begin, "states": []},
         {"since": begin, "states": ["pending"]},

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.domain.receivers import AllowList, ReceiverGuard, parse_url
+from appliance.domain.receivers import AllowList, ReceiverGuard, parse_url, private_trust
 from appliance.errors import ReceiverRefused, SettingsError
 
 pytestmark = pytest.mark.anyio
@@ -356,3 +356,12 @@ def test_whatever_the_url_it_is_read_in_one_way_or_refused(text: str) -> None:
         except ReceiverRefused:
             continue
         assert parse_url(f"{target.scheme}://{target.authority}{target.target}") == target
+
+
+@given(st.text(max_size=200))
+def test_what_holds_no_certificate_is_never_trusted(text: str) -> None:
+    """Nor does it end in trust in the whole machine, which is what ssl makes of an empty text."""
+    begin, end = "-----BEGIN CERTIFICATE-----\n", "\n-----END CERTIFICATE-----\n"
+    for given_text in ("", text, begin + text, begin + text + end):
+        with pytest.raises(ReceiverRefused):
+            private_trust(given_text)
