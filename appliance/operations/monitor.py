@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from appliance.errors import StorageUnavailable
+from appliance.errors import ApplianceError, StorageUnavailable
 from appliance.llm.interface import ChatModel, ModelHealth
 from appliance.logs import get_logger
 from appliance.operations import notify
@@ -32,9 +32,17 @@ class Monitor:
     """Keeps ``seen`` fresh while it runs, and tells the service manager that the process is well.
 
     :param ready: whether the process can answer; the service manager hears of it once.
+    :param serves: told of every look that found a model serving.
     """
 
-    def __init__(self, model: ChatModel, database: Database, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        model: ChatModel,
+        database: Database,
+        ready: Callable[[], bool],
+        serves: Callable[[ModelHealth], Awaitable[None]] | None = None,
+    ) -> None:
+        self._serves = serves
         self._model = model
         self._database = database
         self._ready = ready
@@ -55,6 +63,17 @@ class Monitor:
         self.seen = Seen(health, database)
         return self.seen
 
+    async def look_and_tell(self) -> Seen:
+        """Look now, and tell of the model that serves."""
+        seen = await self.look()
+        if self._serves is not None and seen.model.state == "ok" and seen.database == "ok":
+            try:
+                await self._serves(seen.model)
+            except ApplianceError as error:
+                # The next look tells again; a full disk must not look like a hung process.
+                log.warning("served_model_not_kept", detail=error.detail)
+        return seen
+
     def start(self) -> None:
         """Begin to look."""
         self._task = asyncio.create_task(self._watch())
@@ -70,7 +89,7 @@ class Monitor:
         while True:
             started = time.monotonic()
             try:
-                seen = await self.look()
+                seen = await self.look_and_tell()
                 # The watchdog is fed only after the database was read from this loop: a process
                 # that is merely there is restarted.
                 if seen.database == "ok":
