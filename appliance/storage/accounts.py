@@ -1,4 +1,4 @@
-"""Accounts of the desk's people. Passwords come here as hashes and leave only for being verified."""
+"""Accounts of the desk's people. Passwords come as hashes and leave only for being verified."""
 
 from __future__ import annotations
 

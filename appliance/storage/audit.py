@@ -16,7 +16,7 @@ from appliance.storage.types import new_id, utc_now
 
 _COLUMNS = columns_for(AuditEntry, audit_log)
 _c = audit_log.c
-_PLACE = tuple_(_c.created_at, _c.id)
+_place = tuple_(_c.created_at, _c.id)
 
 
 class AuditRepository(Repository):
@@ -52,7 +52,7 @@ class AuditRepository(Repository):
         if actor is not None:
             statement = statement.where(_c.actor == actor)
         if before is not None:
-            statement = statement.where(_PLACE < self._place(before))
+            statement = statement.where(_place < self._place(before))
         return self._all(AuditEntry, statement)
 
     def following(
@@ -63,7 +63,7 @@ class AuditRepository(Repository):
         if since is not None:
             statement = statement.where(_c.created_at >= since)
         if after is not None:
-            statement = statement.where(_PLACE > self._place(after))
+            statement = statement.where(_place > self._place(after))
         return self._all(AuditEntry, statement)
 
     def _place(self, entry_id: str) -> ColumnElement[Any]:
