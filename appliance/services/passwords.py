@@ -24,7 +24,7 @@ GENERATED_BYTES: Final = 15
 """Entropy of a password that the appliance makes: 20 characters."""
 
 AT_ONCE: Final = 2
-"""Hashes under way. Each takes 64 MiB and a core for some 50 ms, and anybody may ask for one."""
+"""Hashes under way. Each takes 64 MiB and a core for some 0.2 s, and anybody may ask for one."""
 WAITING: Final = 32
 """Sign-ins that may wait for one before the next is refused."""
 BUSY_SECONDS: Final = 2
