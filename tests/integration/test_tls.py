@@ -248,7 +248,7 @@ def test_the_server_speaks_tls_and_nothing_else(tmp_path: Path, make: Make) -> N
         old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
         old.set_ciphers("DEFAULT:@SECLEVEL=0")
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with (
             socket.create_connection(("127.0.0.1", running.port)) as plain,
