@@ -15,6 +15,7 @@ from typing import Any
 
 from structlog.contextvars import get_contextvars
 
+from appliance import __version__
 from appliance.agents.billing import BillingAgent
 from appliance.agents.categorizer import Categorizer
 from appliance.agents.escalation import EscalationAgent
@@ -23,7 +24,7 @@ from appliance.agents.retriever import KnowledgeRetriever
 from appliance.agents.sentiment import SentimentAnalyst
 from appliance.agents.technical import TechnicalAgent
 from appliance.domain.policy import QUERY_DEADLINE_SECONDS
-from appliance.errors import ApplianceError, NotReady
+from appliance.errors import ApplianceError, NotReady, StorageUnavailable
 from appliance.graph.build import Agents, SupportGraph
 from appliance.jobs.sending import receiver_guard, webhook_secrets
 from appliance.jobs.tasks import waker
@@ -39,19 +40,23 @@ from appliance.llm.templates import template
 from appliance.logs import get_logger
 from appliance.operations.locks import hold_lock
 from appliance.operations.monitor import Monitor
-from appliance.operations.secrets import load_secret
+from appliance.operations.secrets import load_secret, told
 from appliance.services.access import Access
+from appliance.services.accounts import Accounts
 from appliance.services.answer_query import AnswerQuery
 from appliance.services.answer_records import AnswerRecords
+from appliance.services.audit import AuditLog
 from appliance.services.conversations import Conversations
 from appliance.services.corrections import Corrections
 from appliance.services.golden import GoldenSet
 from appliance.services.knowledge import Knowledge, StoredArticles
 from appliance.services.learning import Learning, Retraining
-from appliance.services.limits import VisitorLimit
+from appliance.services.limits import Limit, VisitorLimit
+from appliance.services.passwords import Passwords
 from appliance.services.provenance import Provenance
 from appliance.services.quarantine import Quarantine
 from appliance.services.served_models import ServedModels
+from appliance.services.sessions import Sessions
 from appliance.services.users import Users
 from appliance.services.visitors import Visitors
 from appliance.services.webhooks import Webhooks
@@ -124,6 +129,17 @@ class Appliance:
         self.access = Access(self.database)
         self.visitors = Visitors(load_secret(settings.data_dir, "visitors"))
         self.visitor_limit = VisitorLimit(settings.visitor_queries_per_minute)
+        self.key_limit = Limit("key", settings.key_requests_per_minute)
+        passwords = Passwords()
+        self.accounts = Accounts(self.database, passwords)
+        self.sessions = Sessions(
+            self.database,
+            self.access,
+            passwords,
+            idle=timedelta(minutes=settings.session_idle_minutes),
+            longest=timedelta(hours=settings.session_hours),
+        )
+        self.audit = AuditLog(self.database)
         self.conversations = Conversations(self.database)
         self.users = Users(self.database)
         self.quarantine = Quarantine(self.database)
@@ -150,6 +166,7 @@ class Appliance:
         :raises StorageUnavailable: the database is missing, not migrated, or newer than this code.
         """
         await self.database.check()
+        await self._note_start()
         self.monitor.start()
         self._preparing = asyncio.create_task(self._prepare_or_stop())
 
@@ -252,6 +269,14 @@ class Appliance:
                 "appliance", action, target, {**details, "query": query}
             )
         )
+
+    async def _note_start(self) -> None:
+        """Write down what is in force from now on."""
+        try:
+            await self.audit.note("appliance", "appliance.start", __version__, told(self.settings))
+        except StorageUnavailable as error:
+            # A full disk must not keep the articles from being read.
+            log.warning("start_not_noted", detail=error.detail)
 
     async def _prepare_or_stop(self) -> None:
         try:

@@ -78,6 +78,17 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address the API binds to.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API and the pages.")
+    tls_cert_file: Path | None = Field(
+        default=None,
+        description="Certificate of the API and the pages, PEM, with its chain; then it is https.",
+    )
+    tls_key_file: Path | None = Field(
+        default=None, description="Private key of that certificate, PEM, without a passphrase."
+    )
+    allow_plain_http: bool = Field(
+        default=False,
+        description="Whether other machines may be answered without TLS, as behind a proxy.",
+    )
     database_url: str = Field(
         default="",
         description="SQLAlchemy URL; empty means SQLite in data_dir. PostgreSQL: postgresql+psycopg://...",
@@ -167,6 +178,15 @@ class Settings(BaseSettings):
     visitor_queries_per_minute: int = Field(
         default=20, ge=1, description="Questions one visitor of the chat page may send a minute."
     )
+    key_requests_per_minute: int = Field(
+        default=3_000, ge=1, description="Requests one key or signed-in person may send a minute."
+    )
+    session_idle_minutes: int = Field(
+        default=30, ge=1, description="Minutes after which an unused sign-in ends."
+    )
+    session_hours: int = Field(
+        default=12, ge=1, le=720, description="Hours after which any sign-in ends."
+    )
     remote_enabled: bool = Field(
         default=False,
         description="Whether a remote model may be asked; customers' words leave then.",
@@ -218,12 +238,15 @@ class Settings(BaseSettings):
             "vllm_model_dir",
             "vllm_python",
             "remote_key_file",
+            "tls_cert_file",
+            "tls_key_file",
         ):
             if values.get(name):
                 path = Path(values[name]).expanduser()
                 # The data folder names the sockets, so that every way to write it has to mean the
-                # same. An environment's Python is a link, and only by its own name that Python.
-                linked = name in ("runtime_dir", "vllm_python")
+                # same. An environment's Python is a link, and only by its own name that Python; a
+                # certificate is renewed by moving the link to it.
+                linked = name in ("runtime_dir", "vllm_python", "tls_cert_file", "tls_key_file")
                 values[name] = path.absolute() if linked else path.resolve()
         return values
 

@@ -11,8 +11,10 @@ import sys
 import click
 
 from appliance import __version__
+from appliance.cli.accounts import accounts
 from appliance.cli.answers import answers
 from appliance.cli.ask import ask
+from appliance.cli.audit import audit
 from appliance.cli.bench import bench
 from appliance.cli.db import db
 from appliance.cli.doctor import doctor
@@ -48,6 +50,8 @@ for command in (
     golden,
     keys,
     webhooks,
+    accounts,
+    audit,
     models,
     db,
     doctor,

@@ -12,6 +12,7 @@ Category = Literal["Technical", "Billing", "Account", "General"]
 Sentiment = Literal["Positive", "Neutral", "Negative", "Angry"]
 Intent = Literal["question", "person", "failure", "confirmation", "thanks", "greeting", "offtopic"]
 Role = Literal["customer", "agent", "admin"]
+StaffRole = Literal["agent", "admin"]
 ArticlePart = Literal["question", "answer"]
 QuarantineReason = Literal[
     "assistant", "secrets", "script", "remote_image", "data_url", "invisible"
@@ -23,6 +24,7 @@ CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 SENTIMENTS: Final[tuple[Sentiment, ...]] = get_args(Sentiment)
 INTENTS: Final[tuple[Intent, ...]] = get_args(Intent)
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
+STAFF_ROLES: Final[tuple[StaffRole, ...]] = get_args(StaffRole)
 
 SAFE_CATEGORY: Final[Category] = "General"
 SAFE_SENTIMENT: Final[Sentiment] = "Neutral"

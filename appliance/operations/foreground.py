@@ -12,6 +12,7 @@ from appliance.errors import ApplianceError, Conflict
 from appliance.operations.engine_keeper import health
 from appliance.operations.locks import hold_lock
 from appliance.operations.processes import Child, StopRequested, appliance_command
+from appliance.operations.tls import context, require_safe_bind
 from appliance.settings import Settings, ensure_folders
 
 LOOK_SECONDS = 0.2
@@ -36,6 +37,9 @@ class Foreground:
         :raises ApplianceError: the API does not come up.
         """
         ensure_folders(self._settings)
+        # What the API would refuse at its start is refused here once, not three times.
+        require_safe_bind(self._settings)
+        context(self._settings)
         stop = StopRequested()
         with hold_lock(self._settings.data_dir / "up.lock") as free:
             if not free:
@@ -88,7 +92,8 @@ class Foreground:
         """Where a browser finds the chat page."""
         host = self._settings.host
         shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - shown, not bound
-        return f"http://{f'[{shown}]' if ':' in shown else shown}:{self._settings.port}/"
+        scheme = "https" if self._settings.tls_cert_file else "http"
+        return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{self._settings.port}/"
 
     def _is_ready(self) -> bool:
         try:

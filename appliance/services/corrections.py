@@ -65,6 +65,7 @@ class Corrections:
                 conversation_id=message.conversation_id,
                 data={"message_id": message.id, **said},
             )
+            records.audit.add(principal.owner, "learn.correct", message.id, said)
             return records.examples.correct(message.id, message.content, said, principal.owner)
 
         return await self._database.write(work)

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from appliance.errors import StorageUnavailable
 from appliance.logs import get_logger
 from appliance.storage import migrate
+from appliance.storage.accounts import AccountRepository
 from appliance.storage.answer_records import AnswerRecordRepository
 from appliance.storage.audit import AuditRepository
 from appliance.storage.conversations import ConversationRepository
@@ -31,6 +32,7 @@ from appliance.storage.keys import KeyRepository
 from appliance.storage.knowledge import KnowledgeRepository
 from appliance.storage.messages import MessageRepository
 from appliance.storage.quarantine import QuarantineRepository
+from appliance.storage.sessions import SessionRepository
 from appliance.storage.stats import StatsRepository
 from appliance.storage.users import UserRepository
 from appliance.storage.webhooks import WebhookRepository
@@ -66,6 +68,8 @@ class Records:
         self.examples = ExampleRepository(connection)
         self.golden = GoldenRepository(connection)
         self.keys = KeyRepository(connection)
+        self.accounts = AccountRepository(connection)
+        self.sessions = SessionRepository(connection)
         self.audit = AuditRepository(connection)
         self.stats = StatsRepository(connection)
         self.webhooks = WebhookRepository(connection)

@@ -22,6 +22,7 @@ from appliance.domain.policy import (
     QuarantineState,
     Role,
     Sentiment,
+    StaffRole,
 )
 from appliance.domain.query import Speaker
 
@@ -137,6 +138,41 @@ class ApiKey:
     def usable(self, at: datetime) -> bool:
         """Neither revoked nor expired at that moment."""
         return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody of the desk who signs in by password; the hash of it has no field here.
+
+    ``failures`` counts wrong passwords since the last right one.
+    """
+
+    id: str
+    username: str
+    name: str
+    role: StaffRole
+    failures: int
+    locked_until: datetime | None
+    created_at: datetime
+    password_changed_at: datetime
+    last_login_at: datetime | None
+    disabled_at: datetime | None
+
+    def may_sign_in(self, at: datetime) -> bool:
+        """Neither disabled nor locked at that moment."""
+        return self.disabled_at is None and (self.locked_until is None or at >= self.locked_until)
+
+
+@dataclass(frozen=True, slots=True)
+class StaffSession:
+    """A browser that is signed in, by an account or by a key."""
+
+    id: str
+    account_id: str | None
+    key_id: str | None
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

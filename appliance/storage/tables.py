@@ -300,6 +300,47 @@ api_keys = Table(
     sqlite_strict=True,
 )
 
+# Accounts are disabled, never deleted: the audit log names them for ever.
+accounts = Table(
+    "accounts",
+    metadata,
+    _key(),
+    _text("username"),
+    _text("name"),
+    _text("role"),
+    _text("password_hash"),
+    _count("failures"),
+    _time("locked_until", null=True),
+    _time("created_at"),
+    _time("password_changed_at"),
+    _time("last_login_at", null=True),
+    _time("disabled_at", null=True),
+    *_at_most(id=ID_CHARS, username=WORD_CHARS, name=LINE_CHARS, password_hash=LINE_CHARS),
+    _one_of("role", policy.STAFF_ROLES),
+    CheckConstraint("failures >= 0", name="failures_range"),
+    Unique("username"),
+    sqlite_strict=True,
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _key(),
+    _text("token_hash"),
+    _parent("account_id", "accounts.id", on_delete="CASCADE", null=True),
+    # No foreign key: a session is worth what its key is at each request, and nothing without it.
+    _text("key_id", null=True),
+    _time("created_at"),
+    _time("last_seen_at"),
+    _time("expires_at"),
+    *_at_most(id=ID_CHARS, token_hash=ID_CHARS, key_id=ID_CHARS),
+    CheckConstraint("(account_id IS NULL) <> (key_id IS NULL)", name="one_bearer"),
+    Unique("token_hash"),
+    Index(None, "account_id"),
+    Index(None, "expires_at"),
+    sqlite_strict=True,
+)
+
 # Append-only: the migration's triggers refuse updates and deletes.
 audit_log = Table(
     "audit_log",

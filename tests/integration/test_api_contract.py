@@ -757,6 +757,36 @@ ROUTES: list[tuple[str, str, dict[str, int], Any]] = [
     ("GET", "/stats", STAFF, None),
     ("GET", "/health", EVERYBODY, None),
     ("GET", "/ready", EVERYBODY, None),
+    # Nobody without a page's header signs in; a key is no session.
+    ("POST", "/login", dict.fromkeys(EVERYBODY, 403) | {"visitor": 401}, {"key": "ssa_nothing"}),
+    ("POST", "/logout", STAFF | {"agent": 409, "admin": 409}, None),
+    ("GET", "/account", STAFF | {"agent": 409, "admin": 409}, None),
+    (
+        "POST",
+        "/account/password",
+        STAFF | {"agent": 409, "admin": 409},
+        {"present": "x", "new": "a battery of words"},
+    ),
+    ("GET", "/keys", STAFF | {"agent": 403}, None),
+    ("POST", "/keys", STAFF | {"agent": 403, "admin": 201}, {"role": "agent"}),
+    ("DELETE", "/keys/{key_id}", STAFF | {"agent": 403, "admin": 204}, None),
+    ("GET", "/accounts", STAFF | {"agent": 403}, None),
+    (
+        "POST",
+        "/accounts",
+        STAFF | {"agent": 403, "admin": 201},
+        {"username": "eve", "role": "agent", "password": "a battery of words"},
+    ),
+    (
+        "POST",
+        "/accounts/{username}/password",
+        STAFF | {"agent": 403},
+        {"password": "another battery of words"},
+    ),
+    ("POST", "/accounts/{username}/disable", STAFF | {"agent": 403}, None),
+    ("POST", "/accounts/{username}/enable", STAFF | {"agent": 403}, None),
+    ("POST", "/accounts/{username}/unlock", STAFF | {"agent": 403}, None),
+    ("GET", "/audit", STAFF | {"agent": 403}, None),
     ("DELETE", "/users/{user_id}", STAFF | {"agent": 403, "admin": 204}, None),
     ("GET", "/webhooks", ADMIN, None),
     ("POST", "/webhooks", ADMIN | {"admin": 201}, HOOK),
@@ -775,7 +805,15 @@ ROUTES: list[tuple[str, str, dict[str, int], Any]] = [
     ("POST", "/webhooks/deliveries/{delivery_id}/redeliver", ADMIN | {"admin": 202}, None),
     ("DELETE", "/webhooks/{webhook_id}", ADMIN | {"admin": 204}, None),
 ]
-PAGES = ["/", "/docs", "/docs/openapi.json", "/assets/chat.js", "/assets/chat.css", "/favicon.ico"]
+PAGES = [
+    "/",
+    "/login",
+    "/docs",
+    "/docs/openapi.json",
+    "/assets/chat.js",
+    "/assets/chat.css",
+    "/favicon.ico",
+]
 
 
 async def openapi(desk: Desk) -> dict[str, Any]:
@@ -810,6 +848,8 @@ async def test_who_may_do_what(desk: Desk, who: str) -> None:
         "conversation_id": mine["conversation_id"],
         "message_id": mine["message_id"],
         "article_id": "21",
+        "key_id": (await desk.appliance.access.create_key("agent")).id,
+        "username": "eve",
     }
     documented = (await openapi(desk))["paths"]
     found, wanted, undocumented = {}, {}, []
@@ -823,7 +863,7 @@ async def test_who_may_do_what(desk: Desk, who: str) -> None:
         if str(answer.status_code) not in documented[API + path][method.lower()]["responses"]:
             undocumented.append((method, path, answer.status_code))
         if answer.status_code >= 400:
-            code = {401: "unauthenticated", 403: "forbidden"}[answer.status_code]
+            code = {401: "unauthenticated", 403: "forbidden", 409: "conflict"}[answer.status_code]
             assert_problem(answer, answer.status_code, code)
         if answer.status_code == 401:
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -1400,7 +1440,7 @@ class References(HTMLParser):
         self._in = ""
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/login", "/docs"])
 async def test_pages_use_this_server_only(desk: Desk, path: str) -> None:
     page = await desk.send("GET", path)
     assert page.headers["content-type"].startswith("text/html")
