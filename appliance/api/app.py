@@ -22,7 +22,12 @@ from appliance.api.auth import provide_principal
 from appliance.api.chat import LocalDocs, PageController, SessionController, asset_routers
 from appliance.api.conversations import ConversationController, FeedbackController
 from appliance.api.corrections import CorrectionController
+from appliance.api.described import complete
+from appliance.api.envelope import Envelope
+from appliance.api.gate import Gate
+from appliance.api.idempotency import OncePosts
 from appliance.api.knowledge import KnowledgeController
+from appliance.api.metrics import MetricsController
 from appliance.api.problems import handle
 from appliance.api.queries import QueryController
 from appliance.api.system import SystemController
@@ -69,9 +74,10 @@ def create_app(appliance: Appliance) -> Litestar:
         finally:
             await appliance.aclose()
 
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             PageController,
+            MetricsController,
             *asset_routers(),
             Router("/api/v1", route_handlers=RESOURCES),
         ],
@@ -82,6 +88,7 @@ def create_app(appliance: Appliance) -> Litestar:
         signature_types=[Appliance, Principal],
         exception_handlers={ApplianceError: handle, HTTPException: handle, Exception: handle},
         lifespan=[lifespan],
+        middleware=[Gate(appliance), OncePosts(appliance)],
         request_max_body_size=appliance.settings.max_body_bytes,
         before_request=_readable,
         before_send=[_security_headers],
@@ -98,6 +105,9 @@ def create_app(appliance: Appliance) -> Litestar:
             security=[{"key": []}],
         ),
     )
+    complete(app.openapi_schema)
+    app.asgi_handler = Envelope(app.asgi_handler, appliance.metrics)
+    return app
 
 
 async def _readable(request: Request[Any, Any, Any]) -> None:

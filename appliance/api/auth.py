@@ -22,6 +22,8 @@ PAGE_HEADER = "X-Requested-With"
 out."""
 
 _OPERATOR_MARK = "appliance.operator"
+KNOWN_PRINCIPAL = "appliance.principal"
+"""Where a request's state holds the principal that a middleware has found out already."""
 
 
 class OperatorSocket:
@@ -42,6 +44,9 @@ async def provide_principal(request: Request[Any, Any, Any], appliance: Desk) ->
     :raises Unauthenticated: there is neither a valid key nor a valid session.
     :raises Forbidden: a session's cookie came with a request that the chat page did not make.
     """
+    known: Principal | None = request.scope["state"].get(KNOWN_PRINCIPAL)
+    if known is not None:
+        return known
     if _OPERATOR_MARK in request.scope:
         return OPERATOR
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -59,6 +64,11 @@ async def provide_principal(request: Request[Any, Any, Any], appliance: Desk) ->
     if writes or request.url.path.endswith("/search"):
         appliance.visitor_limit.take(principal.owner, request.client.host if request.client else "")
     return principal
+
+
+def is_operator(scope: Scope) -> bool:
+    """Whether the request came over the operator's socket."""
+    return _OPERATOR_MARK in scope
 
 
 def visitor_cookie(appliance: Appliance) -> str:

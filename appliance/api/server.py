@@ -15,6 +15,7 @@ import uvicorn
 
 from appliance.api.app import create_app
 from appliance.api.auth import OperatorSocket
+from appliance.api.connections import DeskProtocol
 from appliance.bootstrap import Appliance
 from appliance.errors import Conflict, SettingsError
 from appliance.logs import get_logger
@@ -27,6 +28,8 @@ DRAIN_SECONDS = 10
 """How long requests under way may take after the order to stop."""
 KEEP_ALIVE_SECONDS = 30
 BACKLOG = 512
+CONNECTIONS_MAX = 768
+"""Connections of the LAN's port; below the 1,024 files that a process may have open by default."""
 
 
 class _Server(uvicorn.Server):
@@ -63,7 +66,7 @@ async def _serve(appliance: Appliance) -> None:
     await appliance.database.check()
     app = create_app(appliance)
     servers = [
-        _Server(_config(app, lifespan="on")),
+        _Server(_config(app, lifespan="on", limit_concurrency=CONNECTIONS_MAX)),
         _Server(_config(OperatorSocket(app), lifespan="off")),
     ]
 
@@ -120,10 +123,12 @@ def _bind_operator(path: str) -> socket.socket:
     return listener
 
 
-def _config(app: Any, *, lifespan: Any) -> uvicorn.Config:
+def _config(app: Any, *, lifespan: Any, limit_concurrency: int | None = None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         lifespan=lifespan,
+        limit_concurrency=limit_concurrency,
+        http=DeskProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

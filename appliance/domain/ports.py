@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from appliance.domain.passage import Article, Passage
 from appliance.domain.policy import Category, Intent, Sentiment
@@ -82,4 +82,25 @@ class Emit(Protocol):
 
     async def __call__(self, event: str, data: dict[str, Any]) -> None:
         """``event`` is ``analysis``, ``passages`` or ``token``; ``data`` is JSON-ready."""
+        ...
+
+
+WorkerState = Literal["ok", "down", "unknown"]
+"""Of the process that does what happens later; unknown while nobody tells."""
+
+
+class WorkerLook(Protocol):
+    """Looks whether the worker is there."""
+
+    async def __call__(self) -> WorkerState:
+        """Cheap enough to ask every second; may raise ``ApplianceError``, which counts as
+        unknown."""
+        ...
+
+
+class DeliveryLook(Protocol):
+    """Counts what waits to be delivered."""
+
+    async def __call__(self) -> Mapping[str, int]:
+        """Deliveries by state; cheap enough to ask every few seconds."""
         ...
