@@ -4,7 +4,7 @@ in time."""
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
@@ -73,6 +73,6 @@ class Gate(ASGIMiddleware):
             if message["type"] == "http.disconnect":
                 raise InvalidInput("The client left before its request was whole.")
             whole = not message.get("more_body", False)
-            return message
+            return cast("HTTPReceiveMessage", message)
 
-        return received  # type: ignore[return-value]
+        return received

@@ -34,6 +34,7 @@ class IdempotencyRepository(Repository):
         self._connection.execute(
             delete(idempotency_keys).where((_c.id == row_id) & (_c.expires_at <= now))
         )
+        # The row itself says whether it is new: drivers do not agree on what they count here.
         inserted = self._connection.execute(
             self._insert(idempotency_keys)
             .values(
@@ -45,8 +46,9 @@ class IdempotencyRepository(Repository):
                 expires_at=now + kept,
             )
             .on_conflict_do_nothing()
+            .returning(_c.id)
         )
-        if inserted.rowcount:
+        if inserted.first() is not None:
             return None
         found = select(*_COLUMNS).where(_c.id == row_id).with_for_update()
         return self._first(OnceRow, found)
