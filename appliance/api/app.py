@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -106,7 +107,10 @@ def create_app(appliance: Appliance) -> Litestar:
         ),
     )
     complete(app.openapi_schema)
-    app.asgi_handler = Envelope(app.asgi_handler, appliance.metrics)
+    methods: defaultdict[str, set[str]] = defaultdict(set)
+    for route in app.routes:
+        methods[route.path_format] |= set(getattr(route, "methods", ()))
+    app.asgi_handler = Envelope(app.asgi_handler, appliance.metrics, methods)
     return app
 
 

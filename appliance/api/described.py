@@ -20,23 +20,25 @@ from litestar.openapi.spec import (
 from appliance.api.idempotency import HEADER, KEY_MAX_CHARS
 from appliance.api.problems import PROBLEM_JSON
 
-COMMON: Final = (400, 429, 503)
+COMMON: Final = (400, 405, 429, 503)
 WITH_BODY: Final = (408, 413, 415, 507)
 ON_POST: Final = (409, 422)
 PROBES: Final = ("/api/v1/health", "/api/v1/ready")
-"""They pass no gate and ask for nothing."""
+"""They pass no gate and ask for no key."""
 _RETRY: Final = (409, 429, 503, 507)
 
 
 def complete(document: OpenAPI) -> None:
     """Add the problems, headers and parameters that the middleware brings."""
     for path, item in (document.paths or {}).items():
-        if path in PROBES:
-            continue
         for method in ("get", "post", "put", "patch", "delete"):
             operation: Operation | None = getattr(item, method)
             if operation is None:
                 continue
+            if path in PROBES:
+                operation.security = []
+                continue
+            _refuse_unknown_fields(operation, document)
             statuses = list(COMMON)
             if method in ("post", "put", "patch"):
                 statuses += WITH_BODY
@@ -50,6 +52,21 @@ def complete(document: OpenAPI) -> None:
                 response = responses.get(str(status))
                 if isinstance(response, OpenAPIResponse):
                     response.headers = {**(response.headers or {}), "Retry-After": _retry_after()}
+
+
+def _refuse_unknown_fields(operation: Operation, document: OpenAPI) -> None:
+    """Say of bodies what decoding does: a field that nobody knows is an error."""
+    known = (document.components and document.components.schemas) or {}
+    content = getattr(operation.request_body, "content", None) or {}
+    waiting = [media.schema for media in content.values()]
+    while waiting:
+        schema = waiting.pop()
+        if isinstance(schema, Reference):
+            schema = known.get(schema.ref.rpartition("/")[2])
+        if isinstance(schema, Schema):
+            if schema.properties:
+                schema.additional_properties = False
+            waiting += schema.one_of or ()
 
 
 def _key() -> Parameter:

@@ -4,6 +4,7 @@ metrics."""
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import structlog
@@ -24,11 +25,17 @@ QUIET: Final = ("/api/v1/health", "/api/v1/ready", "/metrics")
 
 
 class Envelope:
-    """Wraps the routed application, outside of everything that may refuse a request."""
+    """Wraps the routed application, outside of everything that may refuse a request.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    :param methods: by route; Litestar itself tells only the methods of one of a route's handlers.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, methods: Mapping[str, Collection[str]]
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._methods = methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -44,7 +51,11 @@ class Envelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableScopeHeaders.from_message(message)[REQUEST_ID] = request_id
+                headers = MutableScopeHeaders.from_message(message)
+                headers[REQUEST_ID] = request_id
+                known = self._methods.get(scope.get("path_template", ""))
+                if known and scope["method"] == "OPTIONS":
+                    headers["Allow"] = ", ".join(sorted(known))
             await send(message)
 
         self._metrics.requests_under_way.inc()
