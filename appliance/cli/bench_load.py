@@ -44,6 +44,7 @@ async def scripted_desk(folder: Path, *, hashed: bool = False) -> AsyncIterator[
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("APPLIANCE_")}
     with log.open("wb") as stderr:

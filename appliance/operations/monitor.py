@@ -95,9 +95,10 @@ class Monitor:
         """Whether nothing may be accepted that has to be stored."""
         return self.seen.disk == "low"
 
-    async def look(self) -> Seen:
-        """Look now. Takes no longer than ``PATIENCE_SECONDS``, whatever hangs."""
-        answers = await asyncio.gather(*(look.take() for look in self._looks.values()))
+    async def look(self, *, due: bool = False) -> Seen:
+        """Look now, at everything or at what is ``due``. Takes no longer than
+        ``PATIENCE_SECONDS``, whatever hangs."""
+        answers = await asyncio.gather(*(look.take(due=due) for look in self._looks.values()))
         found: dict[str, Any] = dict(zip(self._looks, answers, strict=True))
         before = self.seen
         health = found["model"] or ModelHealth("down", detail="no answer in time")
@@ -210,7 +211,7 @@ class Monitor:
         while True:
             started = time.monotonic()
             try:
-                seen = await self.look()
+                seen = await self.look(due=True)
                 # The watchdog is fed only after the database was read from this loop: a process
                 # that is merely there is restarted.
                 if seen.database == "ok":
@@ -234,10 +235,11 @@ class _Look(Generic[T]):
     _task: asyncio.Future[T] | None = None
     _next: float = field(default=0.0)
 
-    async def take(self) -> T | None:
-        """What is seen; None when it does not answer in time or fails."""
+    async def take(self, *, due: bool) -> T | None:
+        """What is seen, or was seen if it is not ``due`` yet; None when it does not answer in time
+        or fails."""
         if self._task is None:
-            if time.monotonic() < self._next:
+            if due and time.monotonic() < self._next:
                 return self._latest
             self._next = time.monotonic() + self.every
             self._task = asyncio.ensure_future(self.ask())
