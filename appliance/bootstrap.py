@@ -36,8 +36,10 @@ from appliance.llm.capabilities import VLLM
 from appliance.llm.catalog import Catalog
 from appliance.llm.interface import ChatModel
 from appliance.llm.openai_client import OpenAIChatModel
+from appliance.llm.patient import PatientModel
 from appliance.llm.templates import template
-from appliance.logs import get_logger
+from appliance.logs import get_logger, request_headers
+from appliance.metrics import Metrics
 from appliance.operations.locks import hold_lock
 from appliance.operations.monitor import Monitor
 from appliance.operations.secrets import load_secret, told
@@ -52,6 +54,7 @@ from appliance.services.golden import GoldenSet
 from appliance.services.knowledge import Knowledge, StoredArticles
 from appliance.services.learning import Learning, Retraining
 from appliance.services.limits import Limit, VisitorLimit
+from appliance.services.once import Idempotency
 from appliance.services.passwords import Passwords
 from appliance.services.provenance import Provenance
 from appliance.services.quarantine import Quarantine
@@ -96,9 +99,12 @@ def _local_model(settings: Settings) -> ChatModel:
             model=entry.name,
             timeout=settings.engine_timeout,
             capabilities=VLLM,
+            headers=request_headers,
             breaks=template(entry.template),
         )
-    return OpenAIChatModel(socket=settings.engine_socket, timeout=settings.engine_timeout)
+    return OpenAIChatModel(
+        socket=settings.engine_socket, timeout=settings.engine_timeout, headers=request_headers
+    )
 
 
 class Appliance:
@@ -121,9 +127,15 @@ class Appliance:
     ) -> None:
         ensure_folders(settings)
         self.settings = settings
+        self.metrics = Metrics()
         self._waker = waker(settings)
-        self.database = Database(settings.resolved_database_url, self._waker)
-        self.model = model or _local_model(settings)
+        self.database = Database(settings.resolved_database_url, self.metrics, wake=self._waker)
+        self.model: ChatModel = PatientModel(
+            model or _local_model(settings),
+            places=settings.engine_streams + settings.engine_queue,
+            patience=settings.engine_patience,
+            waited=self._waited,
+        )
         if settings.remote_enabled:
             self.model = remote.connect(settings, self.model, self._note)
         self.access = Access(self.database)
@@ -148,10 +160,17 @@ class Appliance:
         self.versions = HeadVersions(settings.data_dir / "heads")
         self.learning = Learning(self.database, self.versions, EXAMPLES, hold_lock)
         self.answer_records = AnswerRecords(self.database)
+        self.idempotency = Idempotency(self.database, settings.idempotency_hours)
         self.webhooks = Webhooks(self.database, receiver_guard(settings), webhook_secrets(settings))
         self.served_model = ServedModels(self.database)
         self.monitor = Monitor(
-            self.model, self.database, lambda: self.is_ready, self.served_model.seen
+            self.model,
+            self.database,
+            lambda: self.is_ready,
+            folder=settings.data_dir,
+            reserve=settings.disk_reserve_mib * 2**20,
+            metrics=self.metrics,
+            serves=self.served_model.seen,
         )
         self._embedder = embedder
         self._preparing: asyncio.Task[None] | None = None
@@ -218,6 +237,9 @@ class Appliance:
                     encoder=embedder.fingerprint,
                     settings={"answer_mode": mode, "languages": self.settings.languages},
                 ),
+                idempotency=self.idempotency,
+                metrics=self.metrics,
+                limit=self.settings.query_limit,
             ),
             retraining=Retraining(
                 self.database,
@@ -260,6 +282,10 @@ class Appliance:
             self._prepared.encoder.close()
         await self.database.aclose()
         await asyncio.to_thread(self._waker.close)
+
+    def _waited(self, got: bool, seconds: float) -> None:
+        self.metrics.model_waits.labels("placed" if got else "refused").inc()
+        self.metrics.model_wait_seconds.observe(seconds)
 
     async def _note(self, action: str, target: str, details: Mapping[str, Any]) -> None:
         """Write down what the appliance did by itself, and for which query."""

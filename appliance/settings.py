@@ -110,6 +110,22 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=262_144, ge=16_384, description="Largest request body accepted, in bytes."
     )
+    request_seconds: float = Field(
+        default=30.0, gt=0, description="Longest a request may take to arrive, in seconds."
+    )
+    query_limit: int = Field(
+        default=128, ge=1, description="Queries under way in one process; more are told to wait."
+    )
+    idempotency_hours: float = Field(
+        default=24.0, gt=0, description="How long a repeated Idempotency-Key gets the same answer."
+    )
+    disk_reserve_mib: int = Field(
+        default=256, ge=0, description="Free space below which the appliance is read-only, in MiB."
+    )
+    metrics_access: Literal["local", "key"] = Field(
+        default="local",
+        description="Who reads /metrics: local, this machine or an admin key; key, a key always.",
+    )
     backend: Literal["llamacpp", "vllm"] = Field(
         default="llamacpp",
         description="What runs the model: llamacpp, the appliance's own engine, or vllm, for GPUs.",
@@ -144,6 +160,11 @@ class Settings(BaseSettings):
     )
     engine_timeout: float = Field(
         default=30.0, gt=0, description="Longest one model call may take, in seconds."
+    )
+    engine_patience: float = Field(
+        default=3.0,
+        ge=0,
+        description="Longest a query waits for a full model before articles answer, in seconds.",
     )
     answer_mode: AnswerMode = Field(
         default="drafted",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,10 +25,15 @@ from appliance.api.auth import guard, provide_principal, quota_of
 from appliance.api.chat import LocalDocs, PageController, SessionController, asset_routers
 from appliance.api.conversations import ConversationController, FeedbackController
 from appliance.api.corrections import CorrectionController
+from appliance.api.described import complete
+from appliance.api.envelope import Envelope
 from appliance.api.event_schemas import PATH as EVENTS_PATH
 from appliance.api.event_schemas import EventSchemaController
+from appliance.api.gate import Gate
+from appliance.api.idempotency import OncePosts
 from appliance.api.keys import KeyController
 from appliance.api.knowledge import KnowledgeController
+from appliance.api.metrics import MetricsController
 from appliance.api.problems import documented, handle
 from appliance.api.queries import QueryController
 from appliance.api.roles import callers
@@ -89,6 +95,7 @@ def create_app(appliance: Appliance) -> Litestar:
         route_handlers=[
             PageController,
             EventSchemaController,
+            MetricsController,
             *asset_routers(),
             Router("/api/v1", route_handlers=RESOURCES),
         ],
@@ -100,6 +107,7 @@ def create_app(appliance: Appliance) -> Litestar:
         signature_types=[Appliance, Principal],
         exception_handlers={ApplianceError: handle, HTTPException: handle, Exception: handle},
         lifespan=[lifespan],
+        middleware=[Gate(appliance), OncePosts(appliance)],
         request_max_body_size=appliance.settings.max_body_bytes,
         before_request=_readable,
         before_send=[_security_headers],
@@ -118,6 +126,11 @@ def create_app(appliance: Appliance) -> Litestar:
         ),
     )
     _document_refusals(app)
+    complete(app.openapi_schema)
+    methods: defaultdict[str, set[str]] = defaultdict(set)
+    for route in app.routes:
+        methods[route.path_format] |= set(getattr(route, "methods", ()))
+    app.asgi_handler = Envelope(app.asgi_handler, appliance.metrics, methods)
     return app
 
 

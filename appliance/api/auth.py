@@ -35,6 +35,7 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 
 _OPERATOR_MARK = "appliance.operator"
 _PRINCIPAL = "appliance.principal"
+_IDENTIFIED = "appliance.identified"
 _QUOTA = "appliance.quota"
 
 
@@ -59,7 +60,7 @@ def guard(appliance: Appliance) -> Guard:
         allowed = callers(method, scope["path_template"])
         if method == "OPTIONS" or allowed is None:  # OPTIONS tells which methods there are
             return
-        principal = await _principal(connection, appliance)
+        principal = await identify(connection, appliance)
         _count(connection, appliance, principal)
         if caller(principal) not in allowed:
             needed = f"the role {' or '.join(sorted(allowed))}" if allowed else "a role nobody has"
@@ -87,11 +88,19 @@ def quota_of(scope: Scope) -> Quota | None:
     return quota
 
 
-async def _principal(connection: Connection, appliance: Appliance) -> Principal:
-    """
+async def identify(connection: Connection, appliance: Appliance) -> Principal:
+    """Who sends a request, found out once; whether they may is the guard's business.
+
     :raises Unauthenticated: there is neither a valid key nor a valid session.
     :raises Forbidden: a session's cookie came with a request that one of our pages did not make.
     """
+    known: Principal | None = _marks(connection).get(_IDENTIFIED)
+    if known is None:
+        known = _marks(connection)[_IDENTIFIED] = await _principal(connection, appliance)
+    return known
+
+
+async def _principal(connection: Connection, appliance: Appliance) -> Principal:
     if _OPERATOR_MARK in connection.scope:
         return OPERATOR
     scheme, _, key = connection.headers.get("Authorization", "").partition(" ")
@@ -151,6 +160,11 @@ def _count(connection: Connection, appliance: Appliance, principal: Principal) -
         limit.take(*taking)
     finally:
         _marks(connection)[_QUOTA] = limit.quota(who)
+
+
+def is_operator(scope: Scope) -> bool:
+    """Whether the request came over the operator's socket."""
+    return _OPERATOR_MARK in scope
 
 
 def visitor_cookie(appliance: Appliance) -> str:

@@ -23,9 +23,9 @@ PAGES = Path(str(resources.files("appliance.api") / "pages"))
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Who the page speaks for and whom it speaks to."""
+    """Who the page speaks for and whom it speaks to; a key that is tied to no user has none."""
 
-    user_id: str
+    user_id: str | None
     product: str
     model: str | None
 
@@ -81,7 +81,7 @@ class SessionController(Controller):
     async def session(self, principal: Caller, appliance: Desk) -> Session:
         """Whom the page speaks for."""
         model = appliance.monitor.seen.model.model
-        return Session(principal.user_id or "", appliance.settings.desk_name, model)
+        return Session(principal.user_id, appliance.settings.desk_name, model)
 
 
 class LocalDocs(OpenAPIRenderPlugin):

@@ -38,6 +38,10 @@ ROUTES: Final[Mapping[str, Callers]] = {
     "GET /docs": ANYBODY,
     "GET /docs/openapi.json": ANYBODY,
     "GET /docs/{path}": ANYBODY,
+    "GET /docs/events": ANYBODY,
+    "GET /docs/events/{name}": ANYBODY,
+    # decides by itself: whoever is on the machine, or an administrator's key
+    "GET /metrics": ANYBODY,
     # probes
     f"GET {_API}/health": ANYBODY,
     f"GET {_API}/ready": ANYBODY,
@@ -79,6 +83,17 @@ ROUTES: Final[Mapping[str, Callers]] = {
     f"POST {_API}/accounts/{{username}}/unlock": ADMIN,
     f"POST {_API}/accounts/{{username}}/password": ADMIN,
     f"GET {_API}/audit": ADMIN,
+    f"GET {_API}/webhooks": ADMIN,
+    f"POST {_API}/webhooks": ADMIN,
+    f"GET {_API}/webhooks/{{webhook_id}}": ADMIN,
+    f"PUT {_API}/webhooks/{{webhook_id}}": ADMIN,
+    f"DELETE {_API}/webhooks/{{webhook_id}}": ADMIN,
+    f"POST {_API}/webhooks/{{webhook_id}}/test": ADMIN,
+    f"POST {_API}/webhooks/{{webhook_id}}/rotate-secret": ADMIN,
+    f"GET {_API}/webhooks/{{webhook_id}}/deliveries": ADMIN,
+    f"POST {_API}/webhooks/{{webhook_id}}/redeliver": ADMIN,
+    f"GET {_API}/webhooks/deliveries/{{delivery_id}}": ADMIN,
+    f"POST {_API}/webhooks/deliveries/{{delivery_id}}/redeliver": ADMIN,
 }
 
 

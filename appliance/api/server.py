@@ -16,6 +16,7 @@ import uvicorn
 
 from appliance.api.app import create_app
 from appliance.api.auth import OperatorSocket
+from appliance.api.connections import DeskProtocol
 from appliance.bootstrap import Appliance
 from appliance.errors import Conflict, SettingsError
 from appliance.logs import get_logger
@@ -29,6 +30,8 @@ DRAIN_SECONDS = 10
 """How long requests under way may take after the order to stop."""
 KEEP_ALIVE_SECONDS = 30
 BACKLOG = 512
+CONNECTIONS_MAX = 768
+"""Connections of the LAN's port; below the 1,024 files that a process may have open by default."""
 
 
 class _Server(uvicorn.Server):
@@ -72,7 +75,7 @@ async def _serve(appliance: Appliance) -> None:
     await appliance.database.check()
     app = create_app(appliance)
     servers = [
-        _Server(_config(app, lifespan="on", tls=tls)),
+        _Server(_config(app, lifespan="on", tls=tls, limit_concurrency=CONNECTIONS_MAX)),
         _Server(_config(OperatorSocket(app), lifespan="off")),
     ]
 
@@ -129,11 +132,19 @@ def _bind_operator(path: str) -> socket.socket:
     return listener
 
 
-def _config(app: Any, *, lifespan: Any, tls: ssl.SSLContext | None = None) -> uvicorn.Config:
+def _config(
+    app: Any,
+    *,
+    lifespan: Any,
+    tls: ssl.SSLContext | None = None,
+    limit_concurrency: int | None = None,
+) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         ssl_context_factory=None if tls is None else lambda *_: tls,
         lifespan=lifespan,
+        limit_concurrency=limit_concurrency,
+        http=DeskProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -55,7 +55,7 @@ def with_database(process: str, work: Callable[[Database], Awaitable[T]]) -> T:
     wake = waker(settings)
 
     async def working() -> T:
-        database = Database(settings.resolved_database_url, wake)
+        database = Database(settings.resolved_database_url, wake=wake)
         try:
             await database.check()
             return await work(database)

@@ -267,7 +267,7 @@ def _with_webhooks(work: Callable[[Webhooks, Principal], Awaitable[T]]) -> T:
 
     async def working() -> T:
         wake = waker(settings)
-        database = Database(settings.resolved_database_url, wake)
+        database = Database(settings.resolved_database_url, wake=wake)
         try:
             await database.check()
             hooks = Webhooks(database, receiver_guard(settings), webhook_secrets(settings))

@@ -293,6 +293,19 @@ MODEL_DEADLINE_SECONDS: Final = 60.0
 """After this long the articles finish an answer, whatever the model's own limit allows."""
 QUERY_DEADLINE_SECONDS: Final = 90.0
 """A customer message without an answer after this long was interrupted, by a crash for example."""
+REQUEST_LEASE_SECONDS: Final = 60.0
+"""How long a request with an Idempotency-Key counts as under way when nobody has heard of its end:
+longer than any but a query takes."""
+
+# --- shedding load --------------------------------------------------------------------------------
+CONVERSATION_QUEUE: Final = 8
+"""Messages of one conversation that may wait for their turn: they are answered one by one."""
+RETRY_MAX_SECONDS: Final = 30
+"""Longest ``Retry-After`` of a full desk."""
+HEARTBEAT_SECONDS: Final = 5.0
+"""How often a process writes that it is there."""
+HEARTBEAT_LATE_SECONDS: Final = 30.0
+"""Age of a heartbeat from which its process counts as down: a long backup holds writers up."""
 
 REPLAY_TOLERANCE: Final = 0.0005
 """Scores and confidences of a replay that differ by no more are the same: they are kept to four

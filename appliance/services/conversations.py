@@ -185,7 +185,7 @@ class Conversations:
                 )
             return Handoff(conversation_id, reference, reply.content, reply.id)
 
-        return await self._database.write(work)
+        return await self._database.answer(work)
 
     async def rate(
         self, principal: Principal, message_id: str, rating: Rating, comment: str | None
@@ -221,7 +221,7 @@ class Conversations:
             )
             return records.feedback.put(message_id, conversation.id, rating, words)
 
-        return await self._database.write(work)
+        return await self._database.answer(work)
 
 
 def _visible(

@@ -246,6 +246,24 @@ class GoldenRow:
 
 
 @dataclass(frozen=True, slots=True)
+class OnceRow:
+    """A request that came with an ``Idempotency-Key``.
+
+    ``message_id`` is the customer's message that it brought. ``status`` and ``body`` are what was
+    answered; a status without a body was carried out and cannot be told again. Until then
+    ``holder`` works on it, or did when the lease ran out.
+    """
+
+    id: str
+    fingerprint: str
+    holder: str
+    lease_expires_at: datetime
+    message_id: str | None
+    status: int | None
+    body: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class KnowledgeChange:
     """What saving articles did, in numbers of articles, and the version that is now in force.
 

@@ -576,3 +576,37 @@ served_model = Table(
     *_at_most(model=LINE_CHARS, sha256=WORD_CHARS),
     sqlite_strict=True,
 )
+
+# What came with an Idempotency-Key. The key itself is not kept, only its digest with the principal;
+# an answer goes with the message or conversation that it tells of.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    _key(),
+    _text("fingerprint"),
+    _text("holder"),
+    _time("lease_expires_at"),
+    _parent("message_id", "messages.id", on_delete="CASCADE", null=True),
+    _parent("conversation_id", "conversations.id", on_delete="CASCADE", null=True),
+    _count("status", null=True),
+    _text("body", null=True),
+    _time("created_at"),
+    _time("expires_at"),
+    *_at_most(id=WORD_CHARS, fingerprint=WORD_CHARS, holder=WORD_CHARS, body=CONTENT_CHARS),
+    CheckConstraint("status BETWEEN 200 AND 299", name="status_range"),
+    CheckConstraint("body IS NULL OR status IS NOT NULL", name="answer_whole"),
+    Index(None, "expires_at"),
+    Index(None, "message_id"),
+    Index(None, "conversation_id"),
+    sqlite_strict=True,
+)
+
+# When each process last wrote something: the proof that the database takes writes.
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    _key(),
+    _time("at"),
+    *_at_most(id=WORD_CHARS),
+    sqlite_strict=True,
+)

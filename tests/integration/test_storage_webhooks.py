@@ -75,7 +75,7 @@ async def test_an_event_is_written_once_for_each_webhook_that_wants_it(database:
 
 async def test_a_change_that_fails_leaves_no_event_and_wakes_nobody(database_url: str) -> None:
     woken: list[int] = []
-    database = Database(database_url, lambda: woken.append(1))
+    database = Database(database_url, wake=lambda: woken.append(1))
     await database.write(hook())
 
     def failing(records: Records) -> None:

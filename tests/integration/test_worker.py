@@ -81,7 +81,7 @@ class Desk:
 
         async def main() -> Any:
             wake: Waker = waker(self.settings)
-            database = Database(self.settings.resolved_database_url, wake)
+            database = Database(self.settings.resolved_database_url, wake=wake)
             try:
                 return await work(database)
             finally:
