@@ -81,6 +81,7 @@ VALUES_BY_TYPE: dict[Any, str] = {int: "16384", float: "1.5", str: "debug", bool
 VALUES_BY_NAME = {
     "engine_streams": "8",
     "languages": "en de",
+    "session_hours": "24",
     "vllm_extra_args": "--seed=1",
     "vllm_url": "http://127.0.0.1:8001",
 }
