@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import update
 
 from appliance.api.app import create_app
 from appliance.errors import StorageUnavailable
@@ -27,7 +26,8 @@ from appliance.llm.scripted import ScriptedModel
 from appliance.operations.monitor import Monitor
 from appliance.settings import HOME
 from appliance.storage import Database
-from appliance.storage.tables import heartbeats
+from appliance.storage.deliveries import DeliveryRepository
+from appliance.storage.records import Worker
 from tests.integration.test_api_contract import (  # noqa: F401 - fixtures among them
     API,
     PASSWORD,
@@ -215,25 +215,24 @@ async def test_a_database_that_takes_no_writes_is_not_ready(
     assert (await ready(desk))[1]["status"] == "ready"
 
 
-async def test_the_worker_is_known_by_its_heartbeats(sqlite_database: Database) -> None:
+async def test_the_worker_is_known_by_its_signs_of_life(sqlite_database: Database) -> None:
     async def seen() -> str:
         monitor = Monitor(ScriptedModel(), sqlite_database, lambda: True)
         found = (await monitor.look()).worker
         await monitor.stop()
         return found
 
+    async def beat(at: datetime) -> None:
+        worker = Worker("place:1", "desk.lan", 4711, at, at)
+        await sqlite_database.write(lambda records: records.workers.beat(worker))
+
     assert await seen() == "unknown"
-    await sqlite_database.write(lambda records: records.heartbeats.beat("worker"))
+    await beat(datetime.now(UTC))
     assert await seen() == "ok"
-    old = datetime.now(UTC) - timedelta(minutes=5)
-    await sqlite_database.write(
-        lambda records: (
-            records.events._connection.execute(
-                update(heartbeats).where(heartbeats.c.id == "worker").values(at=old)
-            ).rowcount
-        )
-    )
+    await beat(datetime.now(UTC) - timedelta(minutes=5))
     assert await seen() == "down"
+    await sqlite_database.write(lambda records: records.workers.leave("place:1"))
+    assert await seen() == "unknown"
 
 
 async def test_a_part_that_hangs_holds_up_nothing(
@@ -249,10 +248,11 @@ async def test_a_part_that_hangs_holds_up_nothing(
             await asyncio.Event().wait()
             raise AssertionError
 
-    async def deliveries() -> dict[str, int]:
+    def fail(_: Any) -> Any:
         raise RuntimeError("told to fail")
 
-    monitor = Monitor(Hanging(), sqlite_database, lambda: True, deliveries=deliveries)
+    monkeypatch.setattr(DeliveryRepository, "counts", fail)
+    monitor = Monitor(Hanging(), sqlite_database, lambda: True)
     await asyncio.sleep(0)
     for _ in range(3):
         await monitor.look()

@@ -82,6 +82,7 @@ VALUES_BY_NAME = {
     "engine_streams": "8",
     "languages": "en de",
     "queue_url": "redis://127.0.0.1/0",
+    "session_hours": "24",
     "vllm_extra_args": "--seed=1",
     "vllm_url": "http://127.0.0.1:8001",
     "webhook_retry_seconds": "5 300",
