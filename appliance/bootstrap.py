@@ -9,7 +9,6 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from structlog.contextvars import get_contextvars
@@ -21,7 +20,6 @@ from appliance.agents.general import GeneralAgent
 from appliance.agents.retriever import KnowledgeRetriever
 from appliance.agents.sentiment import SentimentAnalyst
 from appliance.agents.technical import TechnicalAgent
-from appliance.domain.policy import QUERY_DEADLINE_SECONDS
 from appliance.errors import ApplianceError, NotReady
 from appliance.graph.build import Agents, SupportGraph
 from appliance.knowledge.base import KnowledgeBase
@@ -43,6 +41,7 @@ from appliance.services.answer_records import AnswerRecords
 from appliance.services.conversations import Conversations
 from appliance.services.corrections import Corrections
 from appliance.services.golden import GoldenSet
+from appliance.services.interruptions import Interruptions
 from appliance.services.knowledge import Knowledge, StoredArticles
 from appliance.services.learning import Learning, Retraining
 from appliance.services.limits import VisitorLimit
@@ -125,6 +124,8 @@ class Appliance:
         self.versions = HeadVersions(settings.data_dir / "heads")
         self.learning = Learning(self.database, self.versions, EXAMPLES, hold_lock)
         self.answer_records = AnswerRecords(self.database)
+        alone = settings.resolved_database_url.startswith("sqlite")
+        self.interruptions = Interruptions(self.database, alone=alone)
         self.monitor = Monitor(self.model, self.database, lambda: self.is_ready)
         self._embedder = embedder
         self._preparing: asyncio.Task[None] | None = None
@@ -240,9 +241,9 @@ class Appliance:
 
     async def _prepare_or_stop(self) -> None:
         try:
-            await self._close_interrupted()
+            await self.interruptions.close_left_behind()
             await self.prepare()
-            self._watching = asyncio.create_task(self.ready.retraining.watch())
+            self._watching = asyncio.create_task(self._watch())
             log.info("ready")
         except Exception as error:
             self.failure = error
@@ -252,16 +253,8 @@ class Appliance:
             log.error("start_failed", error=str(error), hint=hint, exc_info=True)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    async def _close_interrupted(self) -> None:
-        """Mark messages that a crash left without an answer. With SQLite this is the only process
-        that answers; elsewhere others may be at work, so only what is older than any answer takes
-        is marked."""
-        before = datetime.now(UTC)
-        if not self.settings.resolved_database_url.startswith("sqlite"):
-            before -= timedelta(seconds=QUERY_DEADLINE_SECONDS)
-        count = await self.database.write(lambda records: records.messages.fail_received(before))
-        if count:
-            log.warning("interrupted_messages", count=count)
+    async def _watch(self) -> None:
+        await asyncio.gather(self.ready.retraining.watch(), self.interruptions.watch())
 
     def _weights_of(self, model: str) -> str | None:
         """The SHA-256 of the model's weights: as the engine tells it, else as it was written down
