@@ -28,7 +28,7 @@ QUESTIONS = (
     "Thank you!",
 )
 TIMEOUT = 60.0
-AGAIN_SECONDS = 0.2
+AGAIN_SECONDS = 0.5
 """Pause after a refusal or a lost connection."""
 TRUTHFUL = frozenset({200, 201, 429, 503})
 """Every status that an appliance in trouble may answer a correct request with."""

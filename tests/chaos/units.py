@@ -4,9 +4,11 @@ whenever it ends."""
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import subprocess
 import threading
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,11 @@ from tests.appliance_process import (
     PATIENCE,
     ApplianceProcess,
     free_port,
+    give_prepared,
     processes_of,
     until,
 )
+from tests.chaos.disks import SmallDisk
 
 RESTART_SECONDS = 0.2
 """Pause before a process that ended is started again: shorter than the units' own, so that a test
@@ -37,6 +41,7 @@ class Units(ApplianceProcess):
     """As :class:`ApplianceProcess`, without ``appliance up``.
 
     :param names: the processes to run, in this order.
+    :param disk: size of a disk of its own for what changes, in MiB; 0 for none.
     """
 
     def __init__(
@@ -45,8 +50,12 @@ class Units(ApplianceProcess):
         *,
         environment: dict[str, str] | None = None,
         names: tuple[str, ...] = ("engine", "api"),
+        disk: int = 0,
     ) -> None:
-        super().__init__(prepared, environment=environment)
+        super().__init__(None if disk else prepared, environment=environment)
+        self.disk = SmallDisk(self.data_dir, disk) if disk else None
+        if disk:
+            self._give_large_files(prepared)
         self.names = names
         self.restarts = dict.fromkeys(names, 0)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -101,7 +110,18 @@ class Units(ApplianceProcess):
 
     def serving(self) -> None:
         """Wait until queries can be answered, whatever the engine does."""
-        until(lambda: self.readiness()[0] == 200, "ready to answer")
+        until(lambda: self._status("/ready") == 200, "ready to answer")
+
+    def _status(self, path: str) -> int:
+        # Asked thousands of times beside a busy desk: httpx would spend its time on certificates.
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", f"/api/v1{path}")
+            return connection.getresponse().status
+        except (OSError, HTTPException):
+            return 0
+        finally:
+            connection.close()
 
     def pid(self, name: str) -> int:
         """The process id of a unit."""
@@ -127,6 +147,8 @@ class Units(ApplianceProcess):
         for process in self._running.values():
             process.kill()
             process.wait()
+        if self.disk is not None:
+            self.disk.remove()
         super().clean()
 
     def tail(self, size: int = 20_000) -> str:
@@ -141,6 +163,15 @@ class Units(ApplianceProcess):
                 return list(connection.execute(text(statement), values))
         finally:
             engine.dispose()
+
+    def _give_large_files(self, prepared: Path) -> None:
+        """Weights lie elsewhere, as on a server with a large disk for them."""
+        given = self.folder / "given"
+        give_prepared(prepared, given)
+        for name in ("weights", "embeddings"):
+            (self.data_dir / name).symlink_to(given / name)
+        for name in ("heads", "index"):
+            shutil.copytree(given / name, self.data_dir / name)
 
     def _launch(self, name: str) -> None:
         with self.log.open("ab") as log:
