@@ -22,6 +22,8 @@ from appliance.agents.sentiment import SentimentAnalyst
 from appliance.agents.technical import TechnicalAgent
 from appliance.errors import ApplianceError, NotReady
 from appliance.graph.build import Agents, SupportGraph
+from appliance.jobs.sending import receiver_guard, webhook_secrets
+from appliance.jobs.tasks import waker
 from appliance.knowledge.base import KnowledgeBase
 from appliance.knowledge.embedding import Embedder, EncodingBridge, packaged_model
 from appliance.knowledge.onnx_graph import load_embedder
@@ -47,8 +49,10 @@ from appliance.services.learning import Learning, Retraining
 from appliance.services.limits import VisitorLimit
 from appliance.services.provenance import Provenance
 from appliance.services.quarantine import Quarantine
+from appliance.services.served_models import ServedModels
 from appliance.services.users import Users
 from appliance.services.visitors import Visitors
+from appliance.services.webhooks import Webhooks
 from appliance.settings import HOME, Settings, ensure_folders
 from appliance.storage.database import Database
 from appliance.understanding.current import CurrentReader
@@ -109,7 +113,8 @@ class Appliance:
     ) -> None:
         ensure_folders(settings)
         self.settings = settings
-        self.database = Database(settings.resolved_database_url)
+        self._waker = waker(settings)
+        self.database = Database(settings.resolved_database_url, self._waker)
         self.model = model or _local_model(settings)
         if settings.remote_enabled:
             self.model = remote.connect(settings, self.model, self._note)
@@ -126,7 +131,11 @@ class Appliance:
         self.answer_records = AnswerRecords(self.database)
         alone = settings.resolved_database_url.startswith("sqlite")
         self.interruptions = Interruptions(self.database, alone=alone)
-        self.monitor = Monitor(self.model, self.database, lambda: self.is_ready)
+        self.webhooks = Webhooks(self.database, receiver_guard(settings), webhook_secrets(settings))
+        self.served_model = ServedModels(self.database)
+        self.monitor = Monitor(
+            self.model, self.database, lambda: self.is_ready, self.served_model.seen
+        )
         self._embedder = embedder
         self._preparing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -229,6 +238,7 @@ class Appliance:
             await asyncio.to_thread(self._prepared.retraining.close)
             self._prepared.encoder.close()
         await self.database.aclose()
+        await asyncio.to_thread(self._waker.close)
 
     async def _note(self, action: str, target: str, details: Mapping[str, Any]) -> None:
         """Write down what the appliance did by itself, and for which query."""

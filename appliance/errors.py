@@ -116,6 +116,14 @@ class StorageUnavailable(ApplianceError):
     default_hint = "Run 'appliance db upgrade' if it is new; else 'appliance doctor'."
 
 
+class ReceiverRefused(InvalidInput):
+    """Webhooks may not go to that address, or nothing is there."""
+
+    code = "receiver_refused"
+    title = "Webhooks may not go there"
+    default_hint = "List the receiver in APPLIANCE_WEBHOOK_ALLOW."
+
+
 class KnowledgeFileError(InvalidInput):
     """A knowledge file cannot be read; nothing of it was imported."""
 

@@ -38,6 +38,8 @@ INSTALLED = HOME.is_relative_to("/opt/appliance")
 
 _DEFAULT_CONFIG = Path("/etc/appliance/appliance.toml")
 
+QUEUE_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "postgresql")
+
 AnswerMode = Literal["drafted", "quoted", "curated"]
 
 SOCKET_PATH_MAX = 107
@@ -140,6 +142,28 @@ class Settings(BaseSettings):
         default=["en"],
         description="Languages the desk reads, such as en de; others go to a person. any: all.",
     )
+    webhook_allow: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Where webhooks may go: hosts and networks, as 10.2.0.0/16; empty: nowhere.",
+    )
+    webhook_timeout: float = Field(
+        default=20.0, ge=1, le=60, description="Longest one webhook attempt may take, in seconds."
+    )
+    webhook_retry_seconds: Annotated[list[int], NoDecode] = Field(
+        default=[5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400],
+        max_length=50,
+        description="Pauses between the attempts of a webhook delivery, in seconds.",
+    )
+    webhook_disable_days: float = Field(
+        default=5.0, gt=0, description="Days of failures only that switch a webhook off."
+    )
+    webhook_keep_days: int = Field(
+        default=30, ge=1, description="Days for which finished webhook deliveries are kept."
+    )
+    queue_url: str = Field(
+        default="",
+        description="Queue that wakes the worker: redis://..., postgresql://...; empty: a file.",
+    )
     visitor_queries_per_minute: int = Field(
         default=20, ge=1, description="Questions one visitor of the chat page may send a minute."
     )
@@ -208,6 +232,11 @@ class Settings(BaseSettings):
     def _words(cls, given: Any) -> Any:
         return shlex.split(given) if isinstance(given, str) else given
 
+    @field_validator("webhook_allow", mode="before")
+    @classmethod
+    def _receivers(cls, given: Any) -> Any:
+        return given.replace(",", " ").split() if isinstance(given, str) else given
+
     @field_validator("languages", mode="before")
     @classmethod
     def _codes(cls, given: Any) -> Any:
@@ -219,6 +248,25 @@ class Settings(BaseSettings):
         ):
             raise ValueError("Languages are ISO 639-1 codes of two letters, such as en de.")
         return codes
+
+    @field_validator("webhook_retry_seconds", mode="before")
+    @classmethod
+    def _pauses(cls, given: Any) -> Any:
+        return given.replace(",", " ").split() if isinstance(given, str) else given
+
+    @field_validator("webhook_retry_seconds")
+    @classmethod
+    def _forward(cls, pauses: list[int]) -> list[int]:
+        if any(pause < 1 for pause in pauses):
+            raise ValueError("A pause is at least one second.")
+        return pauses
+
+    @field_validator("queue_url")
+    @classmethod
+    def _queue(cls, url: str) -> str:
+        if url and urlsplit(url).scheme not in QUEUE_SCHEMES:
+            raise ValueError(f"A queue is one of {', '.join(QUEUE_SCHEMES)}.")
+        return url
 
     @field_validator("vllm_url")
     @classmethod

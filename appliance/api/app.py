@@ -22,11 +22,14 @@ from appliance.api.auth import provide_principal
 from appliance.api.chat import LocalDocs, PageController, SessionController, asset_routers
 from appliance.api.conversations import ConversationController, FeedbackController
 from appliance.api.corrections import CorrectionController
+from appliance.api.event_schemas import PATH as EVENTS_PATH
+from appliance.api.event_schemas import EventSchemaController
 from appliance.api.knowledge import KnowledgeController
 from appliance.api.problems import handle
 from appliance.api.queries import QueryController
 from appliance.api.system import SystemController
 from appliance.api.users import UserController
+from appliance.api.webhooks import WebhookController
 from appliance.bootstrap import Appliance
 from appliance.errors import ApplianceError, InvalidInput
 from appliance.services.access import Principal
@@ -51,6 +54,7 @@ RESOURCES = [
     KnowledgeController,
     SessionController,
     SystemController,
+    WebhookController,
 ]
 
 
@@ -72,6 +76,7 @@ def create_app(appliance: Appliance) -> Litestar:
     return Litestar(
         route_handlers=[
             PageController,
+            EventSchemaController,
             *asset_routers(),
             Router("/api/v1", route_handlers=RESOURCES),
         ],
@@ -89,6 +94,7 @@ def create_app(appliance: Appliance) -> Litestar:
         openapi_config=OpenAPIConfig(
             title="SmartSupport Appliance",
             version=__version__,
+            description=f"What webhooks deliver is described in [{EVENTS_PATH}]({EVENTS_PATH}).",
             path="/docs",
             render_plugins=[LocalDocs(), JsonRenderPlugin(path="/openapi.json")],
             use_handler_docstrings=True,

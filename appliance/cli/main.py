@@ -24,6 +24,8 @@ from appliance.cli.learn import learn
 from appliance.cli.models import models
 from appliance.cli.output import fail
 from appliance.cli.serve import api, engine, up, vllm
+from appliance.cli.webhooks import webhooks
+from appliance.cli.worker import worker
 from appliance.errors import ApplianceError
 
 
@@ -38,12 +40,14 @@ for command in (
     api,
     engine,
     vllm,
+    worker,
     ask,
     answers,
     kb,
     learn,
     golden,
     keys,
+    webhooks,
     models,
     db,
     doctor,

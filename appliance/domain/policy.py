@@ -254,3 +254,21 @@ QUERY_DEADLINE_SECONDS: Final = 90.0
 REPLAY_TOLERANCE: Final = 0.0005
 """Scores and confidences of a replay that differ by no more are the same: they are kept to four
 places, and other batches and processors move the last one."""
+
+# --- webhooks -------------------------------------------------------------------------------------
+WEBHOOKS_MAX: Final = 100
+"""Most webhooks of a desk: each event is written once for each of them."""
+WEBHOOK_RESPONSE_KEPT: Final = 2_048
+"""Characters of a receiver's answer that are kept."""
+WEBHOOK_AT_ONCE: Final = 4
+"""Attempts under way to one webhook: a receiver that hangs holds up no other and is not flooded."""
+WEBHOOK_LEASE_SECONDS: Final = 120.0
+"""How long a claimed delivery belongs to its worker: well longer than an attempt may take."""
+WEBHOOK_SWEEP_SECONDS: Final = 10.0
+"""How often a worker looks for what is due, whatever wake-ups came."""
+WEBHOOK_JITTER: Final = 0.1
+"""Share by which a pause varies either way: what failed together must not return together."""
+WEBHOOK_RETRY_AFTER_MAX: Final = 86_400.0
+"""Longest pause that a receiver may ask for, in seconds."""
+WORKER_STALE_SECONDS: Final = 45.0
+"""Age of a worker's last sign of life from which it counts as gone."""

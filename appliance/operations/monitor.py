@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,9 +32,17 @@ class Monitor:
     """Keeps ``seen`` fresh while it runs, and tells the service manager that the process is well.
 
     :param ready: whether the process can answer; the service manager hears of it once.
+    :param serves: told of every look that found a model serving.
     """
 
-    def __init__(self, model: ChatModel, database: Database, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        model: ChatModel,
+        database: Database,
+        ready: Callable[[], bool],
+        serves: Callable[[ModelHealth], Awaitable[None]] | None = None,
+    ) -> None:
+        self._serves = serves
         self._model = model
         self._database = database
         self._ready = ready
@@ -71,6 +79,8 @@ class Monitor:
             started = time.monotonic()
             try:
                 seen = await self.look()
+                if self._serves is not None and seen.model.state == "ok":
+                    await self._serves(seen.model)
                 # The watchdog is fed only after the database was read from this loop: a process
                 # that is merely there is restarted.
                 if seen.database == "ok":

@@ -344,14 +344,40 @@ def _finish(records: Records, accepted: Accepted, thought: Thought) -> tuple[Mes
         "response.generated",
         conversation_id=conversation.id,
         user_id=conversation.user_id,
-        data={"message_id": reply.id, "outcome": answer.outcome, "mode": answer.mode},
+        data={
+            "message_id": reply.id,
+            "reply_to": accepted.message.id,
+            "category": state["category"],
+            "sentiment": state["sentiment"],
+            "priority": state["priority"],
+            "outcome": answer.outcome,
+            "mode": answer.mode,
+            "escalated": metadata.escalated,
+        },
     )
     if metadata.escalated and conversation.status != "escalated":
         records.events.add(
             "conversation.escalated",
             conversation_id=conversation.id,
             user_id=conversation.user_id,
-            data={"reason": metadata.escalation_reason},
+            data={
+                "reason": metadata.escalation_reason,
+                "case_reference": changed.case_reference,
+                "category": state["category"],
+                "sentiment": state["sentiment"],
+                "priority": state["priority"],
+            },
+        )
+    if changed.status == "resolved" and conversation.status != "resolved":
+        records.events.add(
+            "conversation.resolved",
+            conversation_id=conversation.id,
+            user_id=conversation.user_id,
+            data={
+                "by": "customer",
+                "category": changed.category,
+                "case_reference": changed.case_reference,
+            },
         )
     # Last, because on PostgreSQL every other answer waits for the chain until this one is stored.
     records.answers.append(reply, thought.record)

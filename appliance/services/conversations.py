@@ -175,7 +175,13 @@ class Conversations:
                     "conversation.escalated",
                     conversation_id=conversation_id,
                     user_id=conversation.user_id,
-                    data={"reason": "requested"},
+                    data={
+                        "reason": "requested",
+                        "case_reference": reference,
+                        "category": conversation.category,
+                        "sentiment": None,
+                        "priority": conversation.priority,
+                    },
                 )
             return Handoff(conversation_id, reference, reply.content, reply.id)
 
@@ -207,7 +213,11 @@ class Conversations:
                 "feedback.received",
                 conversation_id=conversation.id,
                 user_id=conversation.user_id,
-                data={"message_id": message_id, "rating": rating},
+                data={
+                    "message_id": message_id,
+                    "rating": rating,
+                    "commented": words is not None,
+                },
             )
             return records.feedback.put(message_id, conversation.id, rating, words)
 

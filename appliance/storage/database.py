@@ -21,6 +21,7 @@ from appliance.storage.answer_records import AnswerRecordRepository
 from appliance.storage.audit import AuditRepository
 from appliance.storage.conversations import ConversationRepository
 from appliance.storage.corrections import ExampleRepository
+from appliance.storage.deliveries import DeliveryRepository
 from appliance.storage.engines import PATIENCE, Access, open_engine, parse_url, sqlite_file
 from appliance.storage.events import EventRepository
 from appliance.storage.failures import passing, raise_translated
@@ -32,6 +33,8 @@ from appliance.storage.messages import MessageRepository
 from appliance.storage.quarantine import QuarantineRepository
 from appliance.storage.stats import StatsRepository
 from appliance.storage.users import UserRepository
+from appliance.storage.webhooks import WebhookRepository
+from appliance.storage.workers import ServedModelRepository, WorkerRepository
 
 T = TypeVar("T")
 
@@ -56,7 +59,8 @@ class Records:
         self.messages = MessageRepository(connection)
         self.answers = AnswerRecordRepository(connection)
         self.feedback = FeedbackRepository(connection)
-        self.events = EventRepository(connection)
+        self.deliveries = DeliveryRepository(connection)
+        self.events = EventRepository(connection, self.deliveries)
         self.knowledge = KnowledgeRepository(connection)
         self.quarantine = QuarantineRepository(connection)
         self.examples = ExampleRepository(connection)
@@ -64,6 +68,9 @@ class Records:
         self.keys = KeyRepository(connection)
         self.audit = AuditRepository(connection)
         self.stats = StatsRepository(connection)
+        self.webhooks = WebhookRepository(connection)
+        self.workers = WorkerRepository(connection)
+        self.served_model = ServedModelRepository(connection)
 
 
 class Database:
@@ -74,12 +81,15 @@ class Database:
     from the start, so it must change nothing but the database. A caller that is cancelled stops
     waiting; work that has begun still ends, one way or the other.
 
+    :param wake: called after a commit that made webhook deliveries due. It must not wait and must
+        not raise; nothing is lost without it.
     :raises SettingsError: the URL names no database we support, or one whose driver is not
         installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, wake: Callable[[], None] | None = None) -> None:
         parsed = parse_url(url)
+        self._wake = wake
         # SQLite has one writer at a time. Queueing for it in one thread is fair; SQLite's own
         # waiting is a lottery that the unlucky lose after ten seconds.
         writers = WRITERS if sqlite_file(parsed) is None else 1
@@ -94,7 +104,17 @@ class Database:
         :raises Conflict: the change breaks a rule of the tables.
         :raises InvalidInput: a value cannot be stored, as text with a zero byte in PostgreSQL.
         """
-        return await self._writing.run(lambda connection: work(Records(connection)))
+
+        def working(connection: Connection) -> tuple[T, DeliveryRepository]:
+            records = Records(connection)
+            return work(records), records.deliveries
+
+        done, outbox = await self._writing.run(working)
+        for event_id, event_type, count in outbox.written:
+            log.info("event_queued", event_id=event_id, type=event_type, webhooks=count)
+        if outbox.queued and self._wake is not None:
+            self._wake()
+        return done
 
     async def read(self, work: Callable[[Records], T]) -> T:
         """Run ``work`` on one snapshot of the database, which refuses changes.

@@ -31,6 +31,7 @@ from appliance.domain.passage import Article
 from appliance.knowledge.embedding import HashedEmbedder
 from appliance.knowledge.importers import read_faqs
 from appliance.llm.scripted import ScriptedModel
+from appliance.services.access import OPERATOR
 from appliance.services.knowledge import save_articles
 from appliance.settings import Settings
 from appliance.storage import Database, migrate
@@ -266,7 +267,7 @@ async def opened(
 
 @pytest.fixture
 async def desk(template: Template, tmp_path: Path) -> AsyncIterator[Desk]:
-    async with opened(template, tmp_path) as running:
+    async with opened(template, tmp_path, webhook_allow=["127.0.0.1"]) as running:
         yield running
 
 
@@ -725,6 +726,8 @@ async def test_an_unexpected_error_says_nothing_of_itself(
 EVERYBODY = {"nobody": 200, "customer": 200, "visitor": 200, "agent": 200, "admin": 200}
 KNOWN = EVERYBODY | {"nobody": 401}
 STAFF = KNOWN | {"customer": 403, "visitor": 403}
+ADMIN = STAFF | {"agent": 403}
+HOOK = {"url": "http://127.0.0.1/hook", "events": ["query.created"]}
 ROUTES: list[tuple[str, str, dict[str, int], Any]] = [
     ("POST", "/query", KNOWN, {"user_id": "{user}", "message": PASSWORD}),
     ("POST", "/query/stream", KNOWN, {"user_id": "{user}", "message": PASSWORD}),
@@ -753,6 +756,22 @@ ROUTES: list[tuple[str, str, dict[str, int], Any]] = [
     ("GET", "/health", EVERYBODY, None),
     ("GET", "/ready", EVERYBODY, None),
     ("DELETE", "/users/{user_id}", STAFF | {"agent": 403, "admin": 204}, None),
+    ("GET", "/webhooks", ADMIN, None),
+    ("POST", "/webhooks", ADMIN | {"admin": 201}, HOOK),
+    ("GET", "/webhooks/{webhook_id}", ADMIN, None),
+    ("PUT", "/webhooks/{webhook_id}", ADMIN, HOOK),
+    ("POST", "/webhooks/{webhook_id}/test", ADMIN | {"admin": 202}, None),
+    ("POST", "/webhooks/{webhook_id}/rotate-secret", ADMIN, {"overlap_hours": 1}),
+    ("GET", "/webhooks/{webhook_id}/deliveries", ADMIN, None),
+    (
+        "POST",
+        "/webhooks/{webhook_id}/redeliver",
+        ADMIN | {"admin": 202},
+        {"since": "2026-11-24T00:00:00Z"},
+    ),
+    ("GET", "/webhooks/deliveries/{delivery_id}", ADMIN, None),
+    ("POST", "/webhooks/deliveries/{delivery_id}/redeliver", ADMIN | {"admin": 202}, None),
+    ("DELETE", "/webhooks/{webhook_id}", ADMIN | {"admin": 204}, None),
 ]
 PAGES = ["/", "/docs", "/docs/openapi.json", "/assets/chat.js", "/assets/chat.css", "/favicon.ico"]
 
@@ -779,7 +798,10 @@ async def test_who_may_do_what(desk: Desk, who: str) -> None:
         [Article("held", "Who can see it?", "Nobody can. Send us your password.", "General")],
         replace=False,
     )
+    hook = await desk.appliance.webhooks.create(OPERATOR, **HOOK)
     values = {
+        "webhook_id": hook.id,
+        "delivery_id": (await desk.appliance.webhooks.test(OPERATOR, hook.id)).id,
         "quarantine_id": change.quarantined[0].id,
         "user": user,
         "user_id": user,
