@@ -33,9 +33,9 @@ class Interruptions:
         """At the start, before the first message is accepted: where this process is alone, every
         message that waits was left behind by the process before it.
 
-        :raises StorageUnavailable: the database cannot be used now.
+        On a full disk they keep waiting, until ``watch`` finds them old: reading goes on meanwhile.
         """
-        await self._close(timedelta() if self._alone else LONGEST_ANSWER)
+        await self._try(timedelta() if self._alone else LONGEST_ANSWER)
 
     async def watch(self) -> None:
         """Look from time to time, for as long as this runs. Others may be at work, so only what is
@@ -43,11 +43,15 @@ class Interruptions:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                await self._close(LONGEST_ANSWER)
-            except StorageUnavailable as error:
-                log.warning("interrupted_messages_wait", detail=error.detail)
+                await self._try(LONGEST_ANSWER)
             except Exception as error:  # one failed look must not end all looking
                 log.error("interruptions_failed", error=repr(error), exc_info=True)
+
+    async def _try(self, patience: timedelta) -> None:
+        try:
+            await self._close(patience)
+        except StorageUnavailable as error:
+            log.warning("interrupted_messages_wait", detail=error.detail)
 
     async def _close(self, patience: timedelta) -> None:
         now = datetime.now(UTC)

@@ -88,6 +88,13 @@ class Customers:
             for thread in threads:
                 thread.join()
 
+    def again(self) -> Customers:
+        """Have them come back after ``at_work`` ended, with questions they did not ask before."""
+        self._over.clear()
+        self._seed += 1
+        self._name += "-"
+        return self
+
     @property
     def acknowledged(self) -> list[Entry]:
         """What was confirmed."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.units import Units
+from tests.webhook_receivers import Receiver
 
 FIGURES = "chaos figures"
 
@@ -33,6 +34,13 @@ def make_units(prepared_home: Path) -> Iterator[MakeUnits]:
     finally:
         for desk in made:
             desk.clean()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver that takes everything, and keeps it."""
+    with Receiver() as running:
+        yield running
 
 
 @pytest.fixture

@@ -14,7 +14,9 @@ from tests.appliance_process import until
 from tests.chaos.customers import Customers
 from tests.chaos.fixtures import MakeUnits
 from tests.chaos.ledger import audit, waiting
+from tests.chaos.outbox import ENVIRONMENT, UNITS, Subscription, audit_deliveries, drained
 from tests.chaos.units import Units
+from tests.webhook_receivers import Receiver
 
 pytestmark = [pytest.mark.loopback, pytest.mark.timeout(900)]
 
@@ -50,24 +52,28 @@ def kill_at_random(desk: Units, kills: int, seed: int) -> Counter[str]:
 )
 def test_what_was_acknowledged_survives(
     make_units: MakeUnits,
+    receiver: Receiver,
     request: pytest.FixtureRequest,
     show: Show,
     kind: str,
     kills: int,
     count: int,
 ) -> None:
-    environment = {}
+    environment = dict(ENVIRONMENT)
     if kind == "postgresql":
         environment["APPLIANCE_DATABASE_URL"] = request.getfixturevalue("empty_postgresql_url")
-    desk = make_units(environment=environment)
+    desk = make_units(environment=environment, names=UNITS)
     customers = Customers(desk, count)
+    webhook = Subscription(desk, receiver)
     with customers.at_work():
         hit = kill_at_random(desk, kills, seed=kills)
         desk.wait_ready()
         time.sleep(QUIET_SECONDS)
+    drained(desk)
     if kills > SMALL:
         until(lambda: not waiting(desk), "a final state of every message")
     ledger = audit(desk, customers.entries)
+    audit_deliveries(ledger, desk, [webhook])
     show(f"{dict(hit)} killed; {ledger}; statuses {dict(customers.statuses)}")
     assert ledger.wrong == []
     assert customers.strange == []
