@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,32 +21,45 @@ from tests.webhook_receivers import Receiver
 
 pytestmark = [pytest.mark.loopback, pytest.mark.timeout(600)]
 
-JUMPS = ("+3600s", "+0s", "-3600s", "+0s")
-"""The clock's distance from the true time, one after the other."""
+JUMPS = (3_600, 0, -3_600, 0)
+"""The clock's distance from the true time in seconds, one after the other."""
+
+
+class MovedClock:
+    """The wall clock of processes that were started with ``environment``; see moved_clock.c."""
+
+    def __init__(self, folder: Path) -> None:
+        library = folder / "moved_clock.so"
+        source = Path(__file__).with_name("moved_clock.c")
+        subprocess.run(
+            ["g++", "-x", "c", "-O2", "-shared", "-fPIC", "-o", library, source], check=True
+        )
+        self._file = folder / "moved"
+        self.move(0)
+        self.environment = {"LD_PRELOAD": str(library), "MOVED_CLOCK": str(self._file)}
+
+    def move(self, seconds: int) -> None:
+        """Set it so far from the true time, in every process at once."""
+        mode = "r+b" if self._file.exists() else "wb"
+        with self._file.open(mode) as file:
+            file.write(seconds.to_bytes(8, sys.byteorder, signed=True))
 
 
 def test_a_clock_that_jumps_loses_nothing(
     make_units: MakeUnits,
     receiver: Receiver,
-    clock: Path,
-    faketime: str,
+    tmp_path: Path,
     show: Callable[[object], None],
 ) -> None:
-    environment = ENVIRONMENT | {
-        "LD_PRELOAD": faketime,
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        # As on a real machine: what counts elapsed time does not jump.
-        "DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+    clock = MovedClock(tmp_path)
+    environment = ENVIRONMENT | clock.environment
     desk = make_units(environment=environment, names=UNITS)
     customers = Customers(desk, 3)
     webhook = Subscription(desk, receiver)
     with customers.at_work():
         served_again(desk, customers)
         for number, jump in enumerate(JUMPS):
-            clock.write_text(jump)
+            clock.move(jump)
             if number % 2:
                 # With leases and messages from a time that has not come yet.
                 for unit in ("worker", "api"):
@@ -70,19 +85,3 @@ def jumped(desk: Units) -> float:
         "SELECT (julianday(max(created_at)) - julianday(min(created_at))) * 86400 FROM messages"
     )
     return float(seconds)
-
-
-@pytest.fixture
-def clock(tmp_path: Path) -> Path:
-    """Where the clock's distance from the true time is written."""
-    file = tmp_path / "clock"
-    file.write_text("+0s")
-    return file
-
-
-@pytest.fixture(scope="session")
-def faketime() -> str:
-    """libfaketime, which Debian's package faketime brings."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    assert found, "install Debian's package faketime"
-    return str(found[0])
