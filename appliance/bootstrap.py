@@ -9,7 +9,6 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from appliance.agents.general import GeneralAgent
 from appliance.agents.retriever import KnowledgeRetriever
 from appliance.agents.sentiment import SentimentAnalyst
 from appliance.agents.technical import TechnicalAgent
-from appliance.domain.policy import QUERY_DEADLINE_SECONDS
 from appliance.errors import ApplianceError, NotReady, StorageUnavailable
 from appliance.graph.build import Agents, SupportGraph
 from appliance.jobs.sending import receiver_guard, webhook_secrets
@@ -51,6 +49,7 @@ from appliance.services.audit import AuditLog
 from appliance.services.conversations import Conversations
 from appliance.services.corrections import Corrections
 from appliance.services.golden import GoldenSet
+from appliance.services.interruptions import Interruptions
 from appliance.services.knowledge import Knowledge, StoredArticles
 from appliance.services.learning import Learning, Retraining
 from appliance.services.limits import Limit, VisitorLimit
@@ -161,6 +160,8 @@ class Appliance:
         self.learning = Learning(self.database, self.versions, EXAMPLES, hold_lock)
         self.answer_records = AnswerRecords(self.database)
         self.idempotency = Idempotency(self.database, settings.idempotency_hours)
+        alone = settings.resolved_database_url.startswith("sqlite")
+        self.interruptions = Interruptions(self.database, alone=alone)
         self.webhooks = Webhooks(self.database, receiver_guard(settings), webhook_secrets(settings))
         self.served_model = ServedModels(self.database)
         self.monitor = Monitor(
@@ -306,9 +307,9 @@ class Appliance:
 
     async def _prepare_or_stop(self) -> None:
         try:
-            await self._close_interrupted()
+            await self.interruptions.close_left_behind()
             await self.prepare()
-            self._watching = asyncio.create_task(self.ready.retraining.watch())
+            self._watching = asyncio.create_task(self._watch())
             log.info("ready")
         except Exception as error:
             self.failure = error
@@ -318,16 +319,8 @@ class Appliance:
             log.error("start_failed", error=str(error), hint=hint, exc_info=True)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    async def _close_interrupted(self) -> None:
-        """Mark messages that a crash left without an answer. With SQLite this is the only process
-        that answers; elsewhere others may be at work, so only what is older than any answer takes
-        is marked."""
-        before = datetime.now(UTC)
-        if not self.settings.resolved_database_url.startswith("sqlite"):
-            before -= timedelta(seconds=QUERY_DEADLINE_SECONDS)
-        count = await self.database.write(lambda records: records.messages.fail_received(before))
-        if count:
-            log.warning("interrupted_messages", count=count)
+    async def _watch(self) -> None:
+        await asyncio.gather(self.ready.retraining.watch(), self.interruptions.watch())
 
     @property
     def opinions_file(self) -> Path:
