@@ -151,9 +151,10 @@ def add(file: Path, name: str | None, as_json: bool) -> None:
                 hint=f"Say which one it is with --name: {', '.join(catalog.names)}.",
             )
         name = fitting[0]
-    with_database("models", lambda database: database.check())  # else nobody could note it
+    if _has_log(settings):
+        with_database("models", lambda database: database.check())  # else nobody could note it
     added = weights.add(settings, file, name)
-    _note("model.add", name, {"file": added.file, "sha256": added.sha256})
+    _note(settings, "model.add", name, {"file": added.file, "sha256": added.sha256})
     if as_json:
         print_json({"name": name, **_builtins(added)})
     else:
@@ -196,7 +197,7 @@ def use(name: str, as_json: bool) -> None:
     entry = Catalog.load().entry(name)
     weights.locate(settings, entry)
     # First, as with heads: a switch that nobody knows of is worse than a note of one that failed.
-    _note("model.use", entry.name, {"from": weights.active(settings).name})
+    _note(settings, "model.use", entry.name, {"from": weights.active(settings).name})
     # vLLM serves the folder its settings name; only a restart makes it serve another one.
     own_engine = settings.backend == "llamacpp"
     running = own_engine and bool(engine_keeper.health(settings.engine_socket))
@@ -218,7 +219,19 @@ def use(name: str, as_json: bool) -> None:
         )
 
 
-def _note(action: str, name: str, details: dict[str, Any]) -> None:
+def _has_log(settings: Any) -> bool:
+    """Whether there is a database already; weights may be brought to a fresh folder before it."""
+    from appliance.storage.engines import parse_url, sqlite_file
+
+    file = sqlite_file(parse_url(settings.resolved_database_url))
+    return file is None or file.exists()
+
+
+def _note(settings: Any, action: str, name: str, details: dict[str, Any]) -> None:
+    """Write an act into the audit log; without it nothing is done where there is a log."""
+    if not _has_log(settings):
+        return
+
     async def noting(database: Database) -> None:
         from appliance.services.access import OPERATOR
         from appliance.services.audit import AuditLog
