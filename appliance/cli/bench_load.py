@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -46,14 +45,12 @@ async def scripted_desk(folder: Path, *, hashed: bool = False) -> AsyncIterator[
         port = probe.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("APPLIANCE_")}
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "appliance.cli.scripted_desk", str(folder / "data")),
             *(str(port), "hashed" if hashed else "embedded"),
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
-            env=environment,
         )
     try:
         assert process.stdout is not None

@@ -27,7 +27,15 @@ async def serve(folder: Path, port: int, *, hashed: bool) -> None:
     from appliance.settings import HOME, load_settings
     from appliance.storage.migrate import upgrade
 
-    settings = load_settings(data_dir=folder, host="127.0.0.1", port=port, remote_enabled=False)
+    # Whatever this machine's own appliance is set to: nothing of it is touched.
+    settings = load_settings(
+        data_dir=folder,
+        runtime_dir=None,
+        database_url="",
+        host="127.0.0.1",
+        port=port,
+        remote_enabled=False,
+    )
     configure_logs(settings.log_level, process="api")
     folder.mkdir(parents=True, exist_ok=True)
     upgrade(settings.resolved_database_url)
