@@ -213,6 +213,11 @@ class ApplianceProcess:
         return self._only("-m appliance engine")
 
     @property
+    def worker(self) -> int:
+        """The process id of the worker."""
+        return self._only("-m appliance worker")
+
+    @property
     def engine(self) -> int:
         """The process id of the engine in charge."""
         socket_of_engine = self.sockets / (self.sockets / "engine.sock").readlink()

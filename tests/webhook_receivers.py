@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from standardwebhooks.webhooks import Webhook as Verifier
+from standardwebhooks.webhooks import WebhookVerificationError
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,12 @@ OK = Reply()
 
 @dataclass(frozen=True)
 class Received:
-    """One request."""
+    """One request; ``valid`` by the official library, where the receiver knows a secret."""
 
     headers: dict[str, str]
     body: bytes
     at: float
+    valid: bool | None
 
     @property
     def event_id(self) -> str:
@@ -54,6 +56,7 @@ class Receiver:
     def __init__(self, reply: Reply | Callable[[Received], Reply] = OK) -> None:
         self.reply = reply
         self.received: list[Received] = []
+        self.secret: str | None = None
         self.closing = threading.Event()
         outer = self
 
@@ -82,10 +85,10 @@ class Receiver:
         """How often each event arrived, by its id."""
         return Counter(each.event_id for each in list(self.received))
 
-    def verify(self, secret: str) -> None:
-        """Every request carries a valid signature, by the official library."""
-        for each in self.received:
-            Verifier(secret).verify(each.body, each.headers)
+    @property
+    def all_valid(self) -> bool:
+        """Whether every request carried a valid signature when it came."""
+        return bool(self.received) and all(each.valid for each in list(self.received))
 
     def close(self) -> None:
         self.closing.set()
@@ -99,10 +102,19 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _valid(self, headers: dict[str, str], body: bytes) -> bool | None:
+        if self.secret is None:
+            return None
+        try:
+            Verifier(self.secret).verify(body, headers)
+        except WebhookVerificationError:
+            return False
+        return True
+
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers["content-length"]))
         headers = {name.lower(): value for name, value in handler.headers.items()}
-        received = Received(headers, body, time.monotonic())
+        received = Received(headers, body, time.monotonic(), self._valid(headers, body))
         self.received.append(received)
         reply = self.reply if isinstance(self.reply, Reply) else self.reply(received)
         handler.close_connection = True

@@ -12,9 +12,10 @@ import asyncio
 import os
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -39,10 +40,6 @@ CONNECT_SECONDS: Final = 5.0
 """How long one address may take to accept, where there is another to try."""
 ERROR_CHARS: Final = 300
 RESOLVE_SECONDS: Final = 8.0
-RESOLVERS: Final = 8
-"""Threads that wait for name services, which cannot be told to stop: not those of anybody else."""
-
-_resolvers: Final = ThreadPoolExecutor(RESOLVERS, "resolve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,17 +212,43 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 
     :raises ReceiverRefused: the name service does not answer.
     """
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(RESOLVE_SECONDS):
-            found = await loop.run_in_executor(
-                _resolvers, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            )
-    except (socket.gaierror, UnicodeError, TimeoutError) as error:
+            found = await _looked_up(host, port)
+    except (OSError, UnicodeError) as error:
         raise ReceiverRefused(
             f"{host} does not resolve.", hint="Check the name and the name service."
         ) from error
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return list(dict.fromkeys(found))
+
+
+def _looked_up(host: str, port: int) -> asyncio.Future[list[str]]:
+    """The lookup in a thread of its own. Name services cannot be told to stop: in a pool one that
+    hangs would hold up others' lookups, and the end of the process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(found: list[str], error: Exception | None) -> None:
+        if future.done():
+            return  # nobody waits any more
+        if error is None:
+            future.set_result(found)
+        else:
+            future.set_exception(error)
+
+    def look() -> None:
+        found: list[str] = []
+        error: Exception | None = None
+        try:
+            known = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = [str(address[0]) for *_, address in known]
+        except (OSError, UnicodeError) as trouble:
+            error = trouble
+        with suppress(RuntimeError):  # the loop ended meanwhile
+            loop.call_soon_threadsafe(settle, found, error)
+
+    threading.Thread(target=look, name="resolve", daemon=True).start()
+    return future
 
 
 def _network_error(error: Exception) -> str:

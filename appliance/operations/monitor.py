@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from appliance.errors import StorageUnavailable
+from appliance.errors import ApplianceError, StorageUnavailable
 from appliance.llm.interface import ChatModel, ModelHealth
 from appliance.logs import get_logger
 from appliance.operations import notify
@@ -63,6 +63,17 @@ class Monitor:
         self.seen = Seen(health, database)
         return self.seen
 
+    async def look_and_tell(self) -> Seen:
+        """Look now, and tell of the model that serves."""
+        seen = await self.look()
+        if self._serves is not None and seen.model.state == "ok" and seen.database == "ok":
+            try:
+                await self._serves(seen.model)
+            except ApplianceError as error:
+                # The next look tells again; a full disk must not look like a hung process.
+                log.warning("served_model_not_kept", detail=error.detail)
+        return seen
+
     def start(self) -> None:
         """Begin to look."""
         self._task = asyncio.create_task(self._watch())
@@ -78,9 +89,7 @@ class Monitor:
         while True:
             started = time.monotonic()
             try:
-                seen = await self.look()
-                if self._serves is not None and seen.model.state == "ok":
-                    await self._serves(seen.model)
+                seen = await self.look_and_tell()
                 # The watchdog is fed only after the database was read from this loop: a process
                 # that is merely there is restarted.
                 if seen.database == "ok":

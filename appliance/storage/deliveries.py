@@ -295,11 +295,9 @@ class DeliveryRepository(Repository):
         return known
 
     def forget_user(self, user_id: str) -> None:
-        """Forget what was delivered about a user. What is still due goes out: its body names no
-        more than those before it did."""
-        theirs = _c.user_id == user_id
-        self._connection.execute(delete(deliveries).where(theirs, _c.state.in_(FINISHED)))
-        self._connection.execute(update(deliveries).where(theirs).values(user_id=None))
+        """Delete what tells of a user, that which is still due as well: it would tell others of
+        somebody the desk no longer knows, and lead them to nothing."""
+        self._connection.execute(delete(deliveries).where(_c.user_id == user_id))
 
     # --- shared ----------------------------------------------------------------------------------
 

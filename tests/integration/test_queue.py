@@ -215,12 +215,6 @@ async def test_a_server_that_is_away_stops_nobody(tmp_path: Path, scheme: str) -
     await consumer.stop()
 
 
-@pytest.mark.parametrize("url", ["amqp://here", "sqlite:///x", "redis//nothing"])
-def test_another_queue_is_refused(tmp_path: Path, url: str) -> None:
-    with pytest.raises(ValueError, match="A queue is one of"):
-        Settings(data_dir=tmp_path, queue_url=url)
-
-
 def test_an_unreadable_address_says_so(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="queue_url"):
         Queue(Settings(data_dir=tmp_path, queue_url="redis://127.0.0.1:port/0"))

@@ -6,11 +6,13 @@ import asyncio
 import json
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 import trustme
@@ -19,6 +21,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from appliance.domain.receivers import AllowList, ReceiverGuard
 from appliance.domain.webhook_secrets import WebhookSecrets
 from appliance.errors import ReceiverRefused
+from appliance.jobs import sending
 from appliance.jobs.sending import RESPONSE_BYTES, Sender, Sent, resolve
 from appliance.storage.records import Endpoint
 
@@ -265,6 +268,28 @@ async def test_the_machines_own_name_service() -> None:
     assert set(await resolve("localhost", 80)) <= {"127.0.0.1", "::1"}
     with pytest.raises(ReceiverRefused):
         await resolve("no-such-name.invalid", 80)
+
+
+async def test_a_lookup_that_hangs_holds_up_neither_others_nor_whoever_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, released = socket.getaddrinfo, threading.Event()
+
+    def slow(host: str, *arguments: Any, **options: Any) -> Any:
+        if host == NAME:
+            released.wait(60)
+        return real("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setattr(sending, "RESOLVE_SECONDS", QUICK)
+    try:
+        stuck = [asyncio.create_task(resolve(NAME, 80)) for _ in range(50)]
+        for _ in range(50):
+            assert await resolve("other.lan", 80) == ["127.0.0.1"]
+        outcomes = await asyncio.gather(*stuck, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {ReceiverRefused}
+    finally:
+        released.set()
 
 
 # --- TLS ------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from appliance.domain.receivers import AllowList, ReceiverGuard, parse_url, private_trust
 from appliance.errors import ReceiverRefused, SettingsError
+from appliance.jobs.sending import receiver_guard
+from appliance.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -325,6 +328,21 @@ def test_entries_that_are_none(entry: str) -> None:
         AllowList.parse([entry])
     assert "webhook_allow" in caught.value.detail
     assert caught.value.hint
+
+
+async def test_the_setting_is_a_list_of_words(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def configured(value: str) -> ReceiverGuard:
+        monkeypatch.setenv("APPLIANCE_WEBHOOK_ALLOW", value)
+        return receiver_guard(Settings(data_dir=tmp_path))
+
+    assert await configured("10.2.0.0/16, [fd00::/8]:8443").admit("https://[fd00::1]:8443/")
+    assert await configured("10.2.0.0/16 127.0.0.1:*").admit("http://127.0.0.1:1/")
+    with pytest.raises(ReceiverRefused):
+        await configured("").admit("http://127.0.0.1/")
+    with pytest.raises(SettingsError):
+        configured("10.2.0.0/16 169.254.169.254")
 
 
 @given(
