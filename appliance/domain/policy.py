@@ -304,8 +304,6 @@ RETRY_MAX_SECONDS: Final = 30
 """Longest ``Retry-After`` of a full desk."""
 HEARTBEAT_SECONDS: Final = 5.0
 """How often a process writes that it is there."""
-HEARTBEAT_LATE_SECONDS: Final = 30.0
-"""Age of a heartbeat from which its process counts as down: a long backup holds writers up."""
 
 REPLAY_TOLERANCE: Final = 0.0005
 """Scores and confidences of a replay that differ by no more are the same: they are kept to four

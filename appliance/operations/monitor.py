@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
-from appliance.domain.policy import HEARTBEAT_LATE_SECONDS, HEARTBEAT_SECONDS
+from appliance.domain.policy import WORKER_STALE_SECONDS, HEARTBEAT_SECONDS
 from appliance.domain.ports import WorkerState
 from appliance.errors import ApplianceError, NotMigrated, StorageUnavailable
 from appliance.llm.interface import ChatModel, EngineState, ModelHealth
@@ -162,7 +162,7 @@ class Monitor:
             return "unknown"
         if worker is None:
             return "unknown"
-        late = abs((datetime.now(UTC) - worker.seen_at).total_seconds()) > HEARTBEAT_LATE_SECONDS
+        late = abs((datetime.now(UTC) - worker.seen_at).total_seconds()) > WORKER_STALE_SECONDS
         return "down" if late else "ok"
 
     async def _count_deliveries(self) -> Mapping[str, int]:

@@ -32,7 +32,8 @@ CALLERS = {
 
 @pytest.fixture
 async def door(sqlite_url: str, tmp_path: Path) -> AsyncIterator[FrontDoor]:
-    async with front_door(sqlite_url, tmp_path) as opened:
+    # More routes than a visitor may call in a minute.
+    async with front_door(sqlite_url, tmp_path, visitor_queries_per_minute=1_000) as opened:
         yield opened
 
 
