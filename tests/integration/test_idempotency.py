@@ -146,7 +146,8 @@ async def crash(database: Database, *, lease: bool) -> None:
                 update(idempotency_keys).values(lease_expires_at=then)
             )
         else:
-            records.messages.fail_received(datetime.now(UTC))
+            now = datetime.now(UTC)
+            records.messages.fail_received(now, now)
 
     await database.write(work)
 
