@@ -7,6 +7,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from appliance.api.auth import Caller, Desk
+from appliance.api.idempotency import TOLD_ONCE
 from appliance.api.problems import documented
 from appliance.api.schemas import KeyRequest
 from appliance.services.access import NewKey
@@ -30,7 +31,7 @@ class KeyController(Controller):
         """List keys, revoked and expired ones included."""
         return KeyPage(await appliance.access.list_keys())
 
-    @post(responses=documented(400, 401, 403, 409, 413))
+    @post(opt={TOLD_ONCE: True}, responses=documented(400, 401, 403, 409, 413))
     async def create_key(
         self, data: JSONBody[KeyRequest], principal: Caller, appliance: Desk
     ) -> NewKey:

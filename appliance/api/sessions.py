@@ -17,6 +17,7 @@ from appliance.api.auth import (
     session_cookie,
     session_token,
 )
+from appliance.api.idempotency import TOLD_ONCE
 from appliance.api.problems import documented
 from appliance.api.schemas import LoginRequest, PasswordRequest
 from appliance.errors import Conflict, Forbidden, InvalidInput
@@ -33,6 +34,7 @@ class SignInController(Controller):
     @post(
         "/login",
         status_code=200,
+        opt={TOLD_ONCE: True},
         responses=documented(400, 401, 403, 413, 429, 503),
         security=[{}],
     )

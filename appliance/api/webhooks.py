@@ -11,6 +11,7 @@ from msgspec import Meta, Struct, field
 
 from appliance.api.auth import Caller, Desk
 from appliance.api.conversations import Id
+from appliance.api.idempotency import TOLD_ONCE
 from appliance.api.problems import documented
 from appliance.domain.events import EVENTS, EventType
 from appliance.domain.receivers import URL_MAX_CHARS
@@ -88,7 +89,7 @@ class WebhookController(Controller):
     path = "/webhooks"
     tags = ("Webhooks",)
 
-    @post("/", responses=documented(400, 401, 403, 409, 413))
+    @post("/", opt={TOLD_ONCE: True}, responses=documented(400, 401, 403, 409, 413))
     async def create_webhook(
         self, data: JSONBody[WebhookRequest], principal: Caller, appliance: Desk
     ) -> WebhookAndSecret:
@@ -150,6 +151,7 @@ class WebhookController(Controller):
     @post(
         "/{webhook_id:str}/rotate-secret",
         status_code=200,
+        opt={TOLD_ONCE: True},
         responses=documented(400, 401, 403, 404, 413),
     )
     async def rotate_secret(

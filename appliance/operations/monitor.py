@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
-from appliance.domain.policy import WORKER_STALE_SECONDS, HEARTBEAT_SECONDS
+from appliance.domain.policy import HEARTBEAT_SECONDS, WORKER_STALE_SECONDS
 from appliance.domain.ports import WorkerState
 from appliance.errors import ApplianceError, NotMigrated, StorageUnavailable
 from appliance.llm.interface import ChatModel, EngineState, ModelHealth

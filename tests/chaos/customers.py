@@ -30,8 +30,11 @@ QUESTIONS = (
 TIMEOUT = 60.0
 AGAIN_SECONDS = 0.5
 """Pause after a refusal or a lost connection."""
-TRUTHFUL = frozenset({200, 201, 429, 503})
-"""Every status that an appliance in trouble may answer a correct request with."""
+REPEATS = 8
+"""How often one thing is sent, always under the same Idempotency-Key."""
+TRUTHFUL = frozenset({200, 201, 409, 429, 503, 507})
+"""Every status that an appliance in trouble may answer a correct request with; 409 is for one that
+is still being answered."""
 
 Kind = Literal["query", "stream", "feedback", "escalate"]
 
@@ -140,21 +143,25 @@ class Customers:
         self, client: httpx.Client, entry: Entry, path: str, body: dict[str, Any]
     ) -> dict[str, Any] | None:
         self.entries.append(entry)
-        entry.sent += 1
-        headers = {"Idempotency-Key": entry.key}
-        try:
-            if entry.kind == "stream":
-                self._listen(client, entry, path, body, headers)
-            else:
-                answer = client.post(path, json=body, headers=headers)
-                self._note(entry, answer.status_code, answer.text)
-                if answer.is_success:
-                    entry.answer = answer.json()
-        except httpx.TransportError as error:
-            entry.trouble = type(error).__name__
-        if entry.answer is None:
-            self._over.wait(AGAIN_SECONDS)
+        while entry.sent < REPEATS:
+            entry.sent += 1
+            try:
+                self._once(client, entry, path, body)
+            except httpx.TransportError as error:
+                entry.trouble = type(error).__name__
+            if entry.answer is not None or self._over.wait(AGAIN_SECONDS):
+                break
         return entry.answer
+
+    def _once(self, client: httpx.Client, entry: Entry, path: str, body: dict[str, Any]) -> None:
+        headers = {"Idempotency-Key": entry.key}
+        if entry.kind == "stream":
+            self._listen(client, entry, path, body, headers)
+            return
+        answer = client.post(path, json=body, headers=headers)
+        self._note(entry, answer.status_code, answer.text)
+        if answer.is_success:
+            entry.answer = answer.json()
 
     def _listen(
         self,

@@ -57,7 +57,13 @@ def audit(desk: Units, entries: Iterable[Entry]) -> Ledger:
             " WHERE type IN ('query.created', 'response.generated')"
         )
     )
-    ledger.counts["sent"] = len(entries)
+    ledger.counts["sent"] = sum(entry.sent for entry in entries)
+    ledger.counts["repeated"] = sum(entry.sent > 1 for entry in entries)
+    asked = Counter(entry.user for entry in entries if entry.kind in ("query", "stream"))
+    stored = Counter(row.user_id for row in messages.values() if row.role == "customer")
+    for user, count in stored.items():
+        # A request that was sent again is the same message.
+        ledger.expect(count <= asked.get(user, count), f"{user}: {count} messages of {asked[user]}")
     for entry in entries:
         if entry.accepted is not None:
             _accepted(ledger, entry, messages)

@@ -16,6 +16,8 @@ from tests.webhook_receivers import Received, Receiver
 ENVIRONMENT = {
     "APPLIANCE_WEBHOOK_ALLOW": "127.0.0.0/8:*",
     "APPLIANCE_WEBHOOK_TIMEOUT": "2",
+    # The disk is filled to the last byte here; what the watermark does is tested elsewhere.
+    "APPLIANCE_DISK_RESERVE_MIB": "0",
     # Many quick attempts: nothing dies of waiting for a test that breaks things for a minute.
     "APPLIANCE_WEBHOOK_RETRY_SECONDS": " ".join(["1"] * 50),
 }
