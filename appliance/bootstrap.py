@@ -9,12 +9,13 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from structlog.contextvars import get_contextvars
 
+from appliance import __version__
 from appliance.agents.billing import BillingAgent
 from appliance.agents.categorizer import Categorizer
 from appliance.agents.escalation import EscalationAgent
@@ -22,9 +23,10 @@ from appliance.agents.general import GeneralAgent
 from appliance.agents.retriever import KnowledgeRetriever
 from appliance.agents.sentiment import SentimentAnalyst
 from appliance.agents.technical import TechnicalAgent
-from appliance.domain.policy import QUERY_DEADLINE_SECONDS
-from appliance.errors import ApplianceError, NotReady
+from appliance.errors import ApplianceError, NotReady, StorageUnavailable
 from appliance.graph.build import Agents, SupportGraph
+from appliance.jobs.sending import receiver_guard, webhook_secrets
+from appliance.jobs.tasks import waker
 from appliance.knowledge.base import KnowledgeBase
 from appliance.knowledge.embedding import Embedder, EncodingBridge, packaged_model
 from appliance.knowledge.onnx_graph import load_embedder
@@ -33,24 +35,34 @@ from appliance.llm.capabilities import VLLM
 from appliance.llm.catalog import Catalog
 from appliance.llm.interface import ChatModel
 from appliance.llm.openai_client import OpenAIChatModel
+from appliance.llm.patient import PatientModel
 from appliance.llm.templates import template
-from appliance.logs import get_logger
+from appliance.logs import get_logger, request_headers
+from appliance.metrics import Metrics
 from appliance.operations.locks import hold_lock
 from appliance.operations.monitor import Monitor
-from appliance.operations.secrets import load_secret
+from appliance.operations.secrets import load_secret, told
 from appliance.services.access import Access
+from appliance.services.accounts import Accounts
 from appliance.services.answer_query import AnswerQuery
 from appliance.services.answer_records import AnswerRecords
+from appliance.services.audit import AuditLog
 from appliance.services.conversations import Conversations
 from appliance.services.corrections import Corrections
 from appliance.services.golden import GoldenSet
+from appliance.services.interruptions import Interruptions
 from appliance.services.knowledge import Knowledge, StoredArticles
 from appliance.services.learning import Learning, Retraining
-from appliance.services.limits import VisitorLimit
+from appliance.services.limits import Limit, VisitorLimit
+from appliance.services.once import Idempotency
+from appliance.services.passwords import Passwords
 from appliance.services.provenance import Provenance
 from appliance.services.quarantine import Quarantine
+from appliance.services.served_models import ServedModels
+from appliance.services.sessions import Sessions
 from appliance.services.users import Users
 from appliance.services.visitors import Visitors
+from appliance.services.webhooks import Webhooks
 from appliance.settings import HOME, Settings, ensure_folders
 from appliance.storage.database import Database
 from appliance.understanding.current import CurrentReader
@@ -87,9 +99,12 @@ def _local_model(settings: Settings) -> ChatModel:
             model=entry.name,
             timeout=settings.engine_timeout,
             capabilities=VLLM,
+            headers=request_headers,
             breaks=template(entry.template),
         )
-    return OpenAIChatModel(socket=settings.engine_socket, timeout=settings.engine_timeout)
+    return OpenAIChatModel(
+        socket=settings.engine_socket, timeout=settings.engine_timeout, headers=request_headers
+    )
 
 
 class Appliance:
@@ -112,13 +127,31 @@ class Appliance:
     ) -> None:
         ensure_folders(settings)
         self.settings = settings
-        self.database = Database(settings.resolved_database_url)
-        self.model = model or _local_model(settings)
+        self.metrics = Metrics()
+        self._waker = waker(settings)
+        self.database = Database(settings.resolved_database_url, self.metrics, wake=self._waker)
+        self.model: ChatModel = PatientModel(
+            model or _local_model(settings),
+            places=settings.engine_streams + settings.engine_queue,
+            patience=settings.engine_patience,
+            waited=self._waited,
+        )
         if settings.remote_enabled:
             self.model = remote.connect(settings, self.model, self._note)
         self.access = Access(self.database)
         self.visitors = Visitors(load_secret(settings.data_dir, "visitors"))
         self.visitor_limit = VisitorLimit(settings.visitor_queries_per_minute)
+        self.key_limit = Limit("key", settings.key_requests_per_minute)
+        passwords = Passwords()
+        self.accounts = Accounts(self.database, passwords)
+        self.sessions = Sessions(
+            self.database,
+            self.access,
+            passwords,
+            idle=timedelta(minutes=settings.session_idle_minutes),
+            longest=timedelta(hours=settings.session_hours),
+        )
+        self.audit = AuditLog(self.database)
         self.conversations = Conversations(self.database)
         self.users = Users(self.database)
         self.quarantine = Quarantine(self.database)
@@ -127,7 +160,20 @@ class Appliance:
         self.versions = HeadVersions(settings.data_dir / "heads")
         self.learning = Learning(self.database, self.versions, EXAMPLES, hold_lock)
         self.answer_records = AnswerRecords(self.database)
-        self.monitor = Monitor(self.model, self.database, lambda: self.is_ready)
+        self.idempotency = Idempotency(self.database, settings.idempotency_hours)
+        alone = settings.resolved_database_url.startswith("sqlite")
+        self.interruptions = Interruptions(self.database, alone=alone)
+        self.webhooks = Webhooks(self.database, receiver_guard(settings), webhook_secrets(settings))
+        self.served_model = ServedModels(self.database)
+        self.monitor = Monitor(
+            self.model,
+            self.database,
+            lambda: self.is_ready,
+            folder=settings.data_dir,
+            reserve=settings.disk_reserve_mib * 2**20,
+            metrics=self.metrics,
+            serves=self.served_model.seen,
+        )
         self._embedder = embedder
         self._preparing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -141,6 +187,7 @@ class Appliance:
         :raises StorageUnavailable: the database is missing, not migrated, or newer than this code.
         """
         await self.database.check()
+        await self._note_start()
         self.monitor.start()
         self._preparing = asyncio.create_task(self._prepare_or_stop())
 
@@ -192,6 +239,9 @@ class Appliance:
                     encoder=embedder.fingerprint,
                     settings={"answer_mode": mode, "languages": self.settings.languages},
                 ),
+                idempotency=self.idempotency,
+                metrics=self.metrics,
+                limit=self.settings.query_limit,
             ),
             retraining=Retraining(
                 self.database,
@@ -233,6 +283,11 @@ class Appliance:
             await asyncio.to_thread(self._prepared.retraining.close)
             self._prepared.encoder.close()
         await self.database.aclose()
+        await asyncio.to_thread(self._waker.close)
+
+    def _waited(self, got: bool, seconds: float) -> None:
+        self.metrics.model_waits.labels("placed" if got else "refused").inc()
+        self.metrics.model_wait_seconds.observe(seconds)
 
     async def _note(self, action: str, target: str, details: Mapping[str, Any]) -> None:
         """Write down what the appliance did by itself, and for which query."""
@@ -243,11 +298,19 @@ class Appliance:
             )
         )
 
+    async def _note_start(self) -> None:
+        """Write down what is in force from now on."""
+        try:
+            await self.audit.note("appliance", "appliance.start", __version__, told(self.settings))
+        except StorageUnavailable as error:
+            # A full disk must not keep the articles from being read.
+            log.warning("start_not_noted", detail=error.detail)
+
     async def _prepare_or_stop(self) -> None:
         try:
-            await self._close_interrupted()
+            await self.interruptions.close_left_behind()
             await self.prepare()
-            self._watching = asyncio.create_task(self.ready.retraining.watch())
+            self._watching = asyncio.create_task(self._watch())
             log.info("ready")
         except Exception as error:
             self.failure = error
@@ -257,16 +320,8 @@ class Appliance:
             log.error("start_failed", error=str(error), hint=hint, exc_info=True)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    async def _close_interrupted(self) -> None:
-        """Mark messages that a crash left without an answer. With SQLite this is the only process
-        that answers; elsewhere others may be at work, so only what is older than any answer takes
-        is marked."""
-        before = datetime.now(UTC)
-        if not self.settings.resolved_database_url.startswith("sqlite"):
-            before -= timedelta(seconds=QUERY_DEADLINE_SECONDS)
-        count = await self.database.write(lambda records: records.messages.fail_received(before))
-        if count:
-            log.warning("interrupted_messages", count=count)
+    async def _watch(self) -> None:
+        await asyncio.gather(self.ready.retraining.watch(), self.interruptions.watch())
 
     @property
     def opinions_file(self) -> Path:

@@ -81,6 +81,52 @@ class Conflict(ApplianceError):
     default_hint = "Read the present state, then try again."
 
 
+class UnderWay(Conflict):
+    """The same request is being answered at this moment; ``retry_after`` is in seconds."""
+
+    code = "under_way"
+    title = "This request is being answered already"
+    default_hint = "Wait for the time in Retry-After, then send it again with the same key."
+
+    def __init__(self, detail: str = "", *, retry_after: int = 1, hint: str | None = None) -> None:
+        super().__init__(detail, hint=hint)
+        self.retry_after = retry_after
+
+
+class KeyReused(ApplianceError):
+    """An ``Idempotency-Key`` that came with another request before."""
+
+    code = "idempotency_key_reused"
+    status = 422
+    title = "This Idempotency-Key belongs to another request"
+    default_hint = "Use a new key for a new request; keep the body when a request is repeated."
+
+
+class TooSlow(ApplianceError):
+    """The request did not arrive in the time it may take; nothing was changed."""
+
+    code = "too_slow"
+    status = 408
+    title = "The request took too long to arrive"
+    default_hint = "Send it again; APPLIANCE_REQUEST_SECONDS is the limit."
+
+
+class ReadOnly(ApplianceError):
+    """The disk is nearly full: reading goes on, nothing is accepted that could not be stored."""
+
+    code = "read_only"
+    status = 507
+    title = "The appliance is read-only because its disk is nearly full"
+    default_hint = (
+        "Free space on the data folder's disk; writing goes on by itself. "
+        "APPLIANCE_DISK_RESERVE_MIB is the mark."
+    )
+
+    def __init__(self, detail: str = "", *, retry_after: int = 30, hint: str | None = None) -> None:
+        super().__init__(detail, hint=hint)
+        self.retry_after = retry_after
+
+
 class RateLimited(ApplianceError):
     """Too many requests; ``retry_after`` says when to come back, in seconds."""
 
@@ -114,6 +160,27 @@ class StorageUnavailable(ApplianceError):
     status = 503
     title = "The database is not available"
     default_hint = "Run 'appliance db upgrade' if it is new; else 'appliance doctor'."
+
+
+class ReceiverRefused(InvalidInput):
+    """Webhooks may not go to that address, or nothing is there."""
+
+    code = "receiver_refused"
+    title = "Webhooks may not go there"
+    default_hint = "List the receiver in APPLIANCE_WEBHOOK_ALLOW."
+
+
+class NotMigrated(StorageUnavailable):
+    """The database has not the form that this code expects."""
+
+
+class StorageFull(StorageUnavailable):
+    """The database's disk is full: nothing was stored, reading works."""
+
+    code = "storage_full"
+    status = 507
+    title = "The database's disk is full"
+    default_hint = "Free some space; reading works meanwhile."
 
 
 class KnowledgeFileError(InvalidInput):
@@ -153,6 +220,13 @@ class ModelUnavailable(ModelError):
     ) -> None:
         super().__init__(detail, hint=hint)
         self.retry_after = retry_after
+
+
+class ModelBusy(ModelUnavailable):
+    """Full at this moment: the one refusal that is worth a short wait."""
+
+    code = "model_busy"
+    title = "The language model has no place free"
 
 
 class ModelRejected(ModelError):

@@ -38,6 +38,8 @@ INSTALLED = HOME.is_relative_to("/opt/appliance")
 
 _DEFAULT_CONFIG = Path("/etc/appliance/appliance.toml")
 
+QUEUE_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "postgresql")
+
 AnswerMode = Literal["drafted", "quoted", "curated"]
 
 SOCKET_PATH_MAX = 107
@@ -76,6 +78,17 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address the API binds to.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port of the API and the pages.")
+    tls_cert_file: Path | None = Field(
+        default=None,
+        description="Certificate of the API and the pages, PEM, with its chain; then it is https.",
+    )
+    tls_key_file: Path | None = Field(
+        default=None, description="Private key of that certificate, PEM, without a passphrase."
+    )
+    allow_plain_http: bool = Field(
+        default=False,
+        description="Whether other machines may be answered without TLS, as behind a proxy.",
+    )
     database_url: str = Field(
         default="",
         description="SQLAlchemy URL; empty means SQLite in data_dir. PostgreSQL: postgresql+psycopg://...",
@@ -96,6 +109,22 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         default=262_144, ge=16_384, description="Largest request body accepted, in bytes."
+    )
+    request_seconds: float = Field(
+        default=30.0, gt=0, description="Longest a request may take to arrive, in seconds."
+    )
+    query_limit: int = Field(
+        default=128, ge=1, description="Queries under way in one process; more are told to wait."
+    )
+    idempotency_hours: float = Field(
+        default=24.0, gt=0, description="How long a repeated Idempotency-Key gets the same answer."
+    )
+    disk_reserve_mib: int = Field(
+        default=256, ge=0, description="Free space below which the appliance is read-only, in MiB."
+    )
+    metrics_access: Literal["local", "key"] = Field(
+        default="local",
+        description="Who reads /metrics: local, this machine or an admin key; key, a key always.",
     )
     backend: Literal["llamacpp", "vllm"] = Field(
         default="llamacpp",
@@ -132,6 +161,11 @@ class Settings(BaseSettings):
     engine_timeout: float = Field(
         default=30.0, gt=0, description="Longest one model call may take, in seconds."
     )
+    engine_patience: float = Field(
+        default=3.0,
+        ge=0,
+        description="Longest a query waits for a full model before articles answer, in seconds.",
+    )
     answer_mode: AnswerMode = Field(
         default="drafted",
         description="How answers are made: drafted and judged, quoted sentences, or curated.",
@@ -140,8 +174,39 @@ class Settings(BaseSettings):
         default=["en"],
         description="Languages the desk reads, such as en de; others go to a person. any: all.",
     )
+    webhook_allow: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Where webhooks may go: hosts and networks, as 10.2.0.0/16; empty: nowhere.",
+    )
+    webhook_timeout: float = Field(
+        default=20.0, ge=1, le=60, description="Longest one webhook attempt may take, in seconds."
+    )
+    webhook_retry_seconds: Annotated[list[int], NoDecode] = Field(
+        default=[5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400],
+        max_length=50,
+        description="Pauses between the attempts of a webhook delivery, in seconds.",
+    )
+    webhook_disable_days: float = Field(
+        default=5.0, gt=0, description="Days of failures only that switch a webhook off."
+    )
+    webhook_keep_days: int = Field(
+        default=30, ge=1, description="Days for which finished webhook deliveries are kept."
+    )
+    queue_url: str = Field(
+        default="",
+        description="Queue that wakes the worker: redis://..., postgresql://...; empty: a file.",
+    )
     visitor_queries_per_minute: int = Field(
         default=20, ge=1, description="Questions one visitor of the chat page may send a minute."
+    )
+    key_requests_per_minute: int = Field(
+        default=3_000, ge=1, description="Requests one key or signed-in person may send a minute."
+    )
+    session_idle_minutes: int = Field(
+        default=30, ge=1, description="Minutes after which an unused sign-in ends."
+    )
+    session_hours: int = Field(
+        default=12, ge=1, le=720, description="Hours after which any sign-in ends."
     )
     remote_enabled: bool = Field(
         default=False,
@@ -194,12 +259,15 @@ class Settings(BaseSettings):
             "vllm_model_dir",
             "vllm_python",
             "remote_key_file",
+            "tls_cert_file",
+            "tls_key_file",
         ):
             if values.get(name):
                 path = Path(values[name]).expanduser()
                 # The data folder names the sockets, so that every way to write it has to mean the
-                # same. An environment's Python is a link, and only by its own name that Python.
-                linked = name in ("runtime_dir", "vllm_python")
+                # same. An environment's Python is a link, and only by its own name that Python; a
+                # certificate is renewed by moving the link to it.
+                linked = name in ("runtime_dir", "vllm_python", "tls_cert_file", "tls_key_file")
                 values[name] = path.absolute() if linked else path.resolve()
         return values
 
@@ -207,6 +275,11 @@ class Settings(BaseSettings):
     @classmethod
     def _words(cls, given: Any) -> Any:
         return shlex.split(given) if isinstance(given, str) else given
+
+    @field_validator("webhook_allow", mode="before")
+    @classmethod
+    def _receivers(cls, given: Any) -> Any:
+        return given.replace(",", " ").split() if isinstance(given, str) else given
 
     @field_validator("languages", mode="before")
     @classmethod
@@ -219,6 +292,25 @@ class Settings(BaseSettings):
         ):
             raise ValueError("Languages are ISO 639-1 codes of two letters, such as en de.")
         return codes
+
+    @field_validator("webhook_retry_seconds", mode="before")
+    @classmethod
+    def _pauses(cls, given: Any) -> Any:
+        return given.replace(",", " ").split() if isinstance(given, str) else given
+
+    @field_validator("webhook_retry_seconds")
+    @classmethod
+    def _forward(cls, pauses: list[int]) -> list[int]:
+        if any(pause < 1 for pause in pauses):
+            raise ValueError("A pause is at least one second.")
+        return pauses
+
+    @field_validator("queue_url")
+    @classmethod
+    def _queue(cls, url: str) -> str:
+        if url and urlsplit(url).scheme not in QUEUE_SCHEMES:
+            raise ValueError(f"A queue is one of {', '.join(QUEUE_SCHEMES)}.")
+        return url
 
     @field_validator("vllm_url")
     @classmethod

@@ -213,6 +213,11 @@ class ApplianceProcess:
         return self._only(lambda: self.processes("-m appliance engine"), "the keeper")
 
     @property
+    def worker(self) -> int:
+        """The process id of the worker."""
+        return self._only("-m appliance worker")
+
+    @property
     def engine(self) -> int:
         """The process id of the engine in charge."""
         link = self.sockets / "engine.sock"

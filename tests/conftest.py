@@ -7,6 +7,7 @@ import pytest
 pytest_plugins = (
     "tests.engine_process",
     "tests.appliance_process",
+    "tests.chaos.fixtures",
     "tests.storage_databases",
     "tests.groq_server",
     "tests.vllm_server",

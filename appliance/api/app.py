@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,16 +18,29 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Message, Scope
 
 from appliance import __version__
+from appliance.api.accounts import AccountController
 from appliance.api.answers import AnswerController
-from appliance.api.auth import provide_principal
+from appliance.api.audit import AuditController
+from appliance.api.auth import guard, provide_principal, quota_of
 from appliance.api.chat import LocalDocs, PageController, SessionController, asset_routers
 from appliance.api.conversations import ConversationController, FeedbackController
 from appliance.api.corrections import CorrectionController
+from appliance.api.described import complete
+from appliance.api.envelope import Envelope
+from appliance.api.event_schemas import PATH as EVENTS_PATH
+from appliance.api.event_schemas import EventSchemaController
+from appliance.api.gate import Gate
+from appliance.api.idempotency import OncePosts
+from appliance.api.keys import KeyController
 from appliance.api.knowledge import KnowledgeController
-from appliance.api.problems import handle
+from appliance.api.metrics import MetricsController
+from appliance.api.problems import documented, handle
 from appliance.api.queries import QueryController
+from appliance.api.roles import callers
+from appliance.api.sessions import SignInController
 from appliance.api.system import SystemController
 from appliance.api.users import UserController
+from appliance.api.webhooks import WebhookController
 from appliance.bootstrap import Appliance
 from appliance.errors import ApplianceError, InvalidInput
 from appliance.services.access import Principal
@@ -41,6 +55,9 @@ _DOCS = _STRICT.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'").
     "img-src 'self'", "img-src 'self' data:"
 )
 
+HSTS_SECONDS = 365 * 24 * 3600
+"""How long browsers that came by TLS shall come by nothing else."""
+
 RESOURCES = [
     QueryController,
     ConversationController,
@@ -50,7 +67,12 @@ RESOURCES = [
     AnswerController,
     KnowledgeController,
     SessionController,
+    SignInController,
+    KeyController,
+    AccountController,
+    AuditController,
     SystemController,
+    WebhookController,
 ]
 
 
@@ -69,9 +91,11 @@ def create_app(appliance: Appliance) -> Litestar:
         finally:
             await appliance.aclose()
 
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             PageController,
+            EventSchemaController,
+            MetricsController,
             *asset_routers(),
             Router("/api/v1", route_handlers=RESOURCES),
         ],
@@ -79,9 +103,11 @@ def create_app(appliance: Appliance) -> Litestar:
             "appliance": Provide(provide_appliance),
             "principal": Provide(provide_principal),
         },
+        guards=[guard(appliance)],
         signature_types=[Appliance, Principal],
         exception_handlers={ApplianceError: handle, HTTPException: handle, Exception: handle},
         lifespan=[lifespan],
+        middleware=[Gate(appliance), OncePosts(appliance)],
         request_max_body_size=appliance.settings.max_body_bytes,
         before_request=_readable,
         before_send=[_security_headers],
@@ -89,6 +115,7 @@ def create_app(appliance: Appliance) -> Litestar:
         openapi_config=OpenAPIConfig(
             title="SmartSupport Appliance",
             version=__version__,
+            description=f"What webhooks deliver is described in [{EVENTS_PATH}]({EVENTS_PATH}).",
             path="/docs",
             render_plugins=[LocalDocs(), JsonRenderPlugin(path="/openapi.json")],
             use_handler_docstrings=True,
@@ -98,6 +125,23 @@ def create_app(appliance: Appliance) -> Litestar:
             security=[{"key": []}],
         ),
     )
+    _document_refusals(app)
+    complete(app.openapi_schema)
+    methods: defaultdict[str, set[str]] = defaultdict(set)
+    for route in app.routes:
+        methods[route.path_format] |= set(getattr(route, "methods", ()))
+    app.asgi_handler = Envelope(app.asgi_handler, appliance.metrics, methods)
+    return app
+
+
+def _document_refusals(app: Litestar) -> None:
+    """Tell in the API's description what the guard answers in front of every route that needs a
+    key or session."""
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            for method in handler.http_methods:
+                if callers(method, route.path_format) is not None:
+                    handler.responses = documented(401, 403, 429) | dict(handler.responses or {})
 
 
 async def _readable(request: Request[Any, Any, Any]) -> None:
@@ -119,5 +163,15 @@ async def _security_headers(message: Message, scope: Scope) -> None:
     headers["Content-Security-Policy"] = _DOCS if scope["path"].startswith("/docs") else _STRICT
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "same-origin"
+    headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=()"
+    if scope["scheme"] == "https":
+        headers["Strict-Transport-Security"] = f"max-age={HSTS_SECONDS}"
+    quota = quota_of(scope)
+    if quota is not None:  # draft-ietf-httpapi-ratelimit-headers
+        name = f'"{quota.policy}"'
+        headers["RateLimit-Policy"] = f"{name};q={quota.limit};w={quota.window}"
+        headers["RateLimit"] = f"{name};r={quota.remaining};t={quota.reset}"
     if scope["path"].startswith("/api/"):
         headers["Cache-Control"] = "no-store"

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Controller, MediaType, Request, Response, get
-from litestar.datastructures import Cookie
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
-from appliance.api.auth import Caller, Desk, visitor_cookie
+from appliance.api.auth import Caller, Desk, cookie, visitor_cookie
 from appliance.api.problems import documented
 from appliance.errors import ApplianceError, Unauthenticated
 from appliance.services.visitors import SESSION_SECONDS
@@ -24,9 +23,9 @@ PAGES = Path(str(resources.files("appliance.api") / "pages"))
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Who the page speaks for and whom it speaks to."""
+    """Who the page speaks for and whom it speaks to; a key that is tied to no user has none."""
 
-    user_id: str
+    user_id: str | None
     product: str
     model: str | None
 
@@ -44,20 +43,26 @@ class PageController(Controller):
             appliance.visitors.principal(request.cookies.get(visitor_cookie(appliance), ""))
         except Unauthenticated:
             cookies = [
-                Cookie(
-                    key=visitor_cookie(appliance),
-                    value=appliance.visitors.issue(),
-                    httponly=True,
-                    samesite="strict",
-                    secure=request.url.scheme == "https",
-                    max_age=SESSION_SECONDS,
-                    path="/",
+                cookie(
+                    request,
+                    visitor_cookie(appliance),
+                    appliance.visitors.issue(),
+                    seconds=SESSION_SECONDS,
                 )
             ]
         return Response(
             (PAGES / "chat.html").read_bytes(),
             media_type=MediaType.HTML,
             cookies=cookies,
+            headers={"Cache-Control": "no-cache"},
+        )
+
+    @get("/login", media_type=MediaType.HTML)
+    async def login(self) -> Response[bytes]:
+        """Where agents and administrators sign in and out."""
+        return Response(
+            (PAGES / "login.html").read_bytes(),
+            media_type=MediaType.HTML,
             headers={"Cache-Control": "no-cache"},
         )
 
@@ -76,7 +81,7 @@ class SessionController(Controller):
     async def session(self, principal: Caller, appliance: Desk) -> Session:
         """Whom the page speaks for."""
         model = appliance.monitor.seen.model.model
-        return Session(principal.user_id or "", appliance.settings.desk_name, model)
+        return Session(principal.user_id, appliance.settings.desk_name, model)
 
 
 class LocalDocs(OpenAPIRenderPlugin):

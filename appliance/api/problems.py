@@ -14,7 +14,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 
-from appliance.errors import ApplianceError, ModelUnavailable, NotReady, RateLimited
+from appliance.errors import ApplianceError
 from appliance.logs import get_logger
 
 log = get_logger()
@@ -51,8 +51,8 @@ def problem(error: BaseException) -> tuple[Problem, dict[str, str]]:
     """An error as a problem and the headers that go with it."""
     if isinstance(error, ApplianceError):
         headers = {}
-        if isinstance(error, RateLimited | NotReady | ModelUnavailable) and error.retry_after:
-            headers["Retry-After"] = str(error.retry_after)
+        if retry_after := getattr(error, "retry_after", None):
+            headers["Retry-After"] = str(retry_after)
         if error.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return (

@@ -7,14 +7,17 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
-from litestar import Controller, Request, post
+from litestar import Controller, Request, Response, post
 from litestar.params import JSONBody
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from appliance.api.auth import Caller, Desk
+from appliance.api.idempotency import OWN, REPLAYED, claimed, counted
 from appliance.api.problems import documented, told
 from appliance.api.schemas import QueryRequest
-from appliance.services.answer_query import Ask, QueryResult
+from appliance.bootstrap import Appliance
+from appliance.services.access import Principal
+from appliance.services.answer_query import Accepted, Ask, QueryResult
 
 PING_SECONDS = 15.0
 """A comment this often keeps proxies and the page from taking a slow model for a dead
@@ -26,6 +29,7 @@ class QueryController(Controller):
 
     path = "/query"
     tags = ("Queries",)
+    opt = {OWN: True}  # noqa: RUF012 - as the framework declares it
 
     @post(status_code=200, responses=documented(400, 401, 403, 404, 413, 429, 503))
     async def query(
@@ -34,17 +38,18 @@ class QueryController(Controller):
         data: JSONBody[QueryRequest],
         principal: Caller,
         appliance: Desk,
-    ) -> QueryResult:
+    ) -> Response[QueryResult]:
         """Answer a message. The answer is stored also when the caller leaves before it is there."""
         left = asyncio.Event()
-        accepted = await appliance.ready.answer_query.accept(_ask(data), principal)
+        accepted = await _accept(request, data, principal, appliance)
         watch = asyncio.create_task(_watch(request, left))
         try:
-            return await asyncio.shield(
+            result = await asyncio.shield(
                 appliance.ready.answer_query.start(accepted, _unheard, left)
             )
         finally:
             watch.cancel()
+        return Response(result, headers=_replayed(accepted))
 
     @post(
         "/stream",
@@ -53,14 +58,18 @@ class QueryController(Controller):
         responses=documented(400, 401, 403, 404, 413, 429, 503),
     )
     async def stream(
-        self, data: JSONBody[QueryRequest], principal: Caller, appliance: Desk
+        self,
+        request: Request[Any, Any, Any],
+        data: JSONBody[QueryRequest],
+        principal: Caller,
+        appliance: Desk,
     ) -> ServerSentEvent:
         """Answer a message as events: ``analysis``, ``passages``, ``token`` (many), ``answer``; or
         ``error``.
 
         Each token's sentence has passed grounding; ``answer.response`` is their concatenation.
         """
-        accepted = await appliance.ready.answer_query.accept(_ask(data), principal)
+        accepted = await _accept(request, data, principal, appliance)
         queue: asyncio.Queue[tuple[str, Any] | None] = asyncio.Queue()
         left = asyncio.Event()
 
@@ -77,11 +86,25 @@ class QueryController(Controller):
         # answered.
         task = appliance.ready.answer_query.start(accepted, emit, left)
         task.add_done_callback(lambda _: queue.put_nowait(None))
-        return ServerSentEvent(_events(queue, task, left))
+        return ServerSentEvent(_events(queue, task, left), headers=_replayed(accepted))
 
 
-def _ask(data: JSONBody[QueryRequest]) -> Ask:
-    return Ask(data.user_id, data.message, data.conversation_id)
+async def _accept(
+    request: Request[Any, Any, Any],
+    data: JSONBody[QueryRequest],
+    principal: Principal,
+    appliance: Appliance,
+) -> Accepted:
+    desk = appliance.ready.answer_query
+    ask = Ask(data.user_id, data.message, data.conversation_id)
+    once = await claimed(request, principal)
+    if once is None:
+        return await desk.accept(ask, principal)
+    return await counted(appliance, desk.accept(ask, principal, once))
+
+
+def _replayed(accepted: Accepted) -> dict[str, str]:
+    return {REPLAYED: "true"} if accepted.reply is not None else {}
 
 
 async def _unheard(event: str, data: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Generator
 from typing import Any
 
@@ -15,11 +16,13 @@ import uvicorn
 
 from appliance.api.app import create_app
 from appliance.api.auth import OperatorSocket
+from appliance.api.connections import DeskProtocol
 from appliance.bootstrap import Appliance
 from appliance.errors import Conflict, SettingsError
 from appliance.logs import get_logger
 from appliance.operations import notify
 from appliance.operations.locks import hold_lock
+from appliance.operations.tls import context, examine, require_safe_bind
 
 log = get_logger()
 
@@ -27,6 +30,8 @@ DRAIN_SECONDS = 10
 """How long requests under way may take after the order to stop."""
 KEEP_ALIVE_SECONDS = 30
 BACKLOG = 512
+CONNECTIONS_MAX = 768
+"""Connections of the LAN's port; below the 1,024 files that a process may have open by default."""
 
 
 class _Server(uvicorn.Server):
@@ -41,7 +46,7 @@ async def serve(appliance: Appliance) -> None:
     """Serve until SIGTERM or SIGINT.
 
     :raises Conflict: another API process serves this data folder.
-    :raises SettingsError: the address or the socket cannot be bound.
+    :raises SettingsError: the address or the socket cannot be bound, or must not without TLS.
     :raises StorageUnavailable: the database is not usable.
     """
     settings = appliance.settings
@@ -56,6 +61,13 @@ async def serve(appliance: Appliance) -> None:
 
 async def _serve(appliance: Appliance) -> None:
     settings = appliance.settings
+    require_safe_bind(settings)
+    tls = context(settings)
+    if tls is not None and settings.tls_cert_file is not None:
+        certificate = examine(tls, settings.tls_cert_file)
+        if certificate.problem is not None:
+            # Browsers will complain; a desk that does not start would help nobody.
+            log.error("certificate_not_valid", problem=certificate.problem)
     lan = bind(settings.host, settings.port)
     operator = _bind_operator(str(settings.api_socket))
     # Before any server listens for requests, so that a wrong database ends the process with its
@@ -63,7 +75,7 @@ async def _serve(appliance: Appliance) -> None:
     await appliance.database.check()
     app = create_app(appliance)
     servers = [
-        _Server(_config(app, lifespan="on")),
+        _Server(_config(app, lifespan="on", tls=tls, limit_concurrency=CONNECTIONS_MAX)),
         _Server(_config(OperatorSocket(app), lifespan="off")),
     ]
 
@@ -76,7 +88,7 @@ async def _serve(appliance: Appliance) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     host, port = lan.getsockname()[:2]
-    log.info("listening", host=host, port=port)
+    log.info("listening", host=host, port=port, tls=tls is not None)
     try:
         await asyncio.gather(servers[0].serve([lan]), servers[1].serve([operator]))
     finally:
@@ -120,10 +132,19 @@ def _bind_operator(path: str) -> socket.socket:
     return listener
 
 
-def _config(app: Any, *, lifespan: Any) -> uvicorn.Config:
+def _config(
+    app: Any,
+    *,
+    lifespan: Any,
+    tls: ssl.SSLContext | None = None,
+    limit_concurrency: int | None = None,
+) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        ssl_context_factory=None if tls is None else lambda *_: tls,
         lifespan=lifespan,
+        limit_concurrency=limit_concurrency,
+        http=DeskProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

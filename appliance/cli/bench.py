@@ -24,10 +24,27 @@ QUICK_QUERIES = 36
 @click.command()
 @click.option("--baseline", is_flag=True, help="Also run the pipeline that tutorials show.")
 @click.option("--quick", is_flag=True, help="Fewer turns and queries: rough figures in a minute.")
+@click.option("--clients", type=click.IntRange(min=1), help="Instead: so many customers at once.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    help="How long they ask.",
+    show_default=True,
+)
 @json_option
-def bench(baseline: bool, quick: bool, as_json: bool) -> None:
-    """Measure model, engine and whole queries on this machine; takes some minutes of all of it."""
+def bench(baseline: bool, quick: bool, clients: int | None, seconds: float, as_json: bool) -> None:
+    """Measure model, engine and whole queries on this machine; takes some minutes of all of it.
+
+    With --clients: load on a desk of its own with the scripted twin of the model.
+    """
     settings = prepare("bench")
+    if clients is not None:
+        from appliance.cli.bench_load import measure, show
+
+        told = run(measure(clients, seconds))
+        (print_json if as_json else show)(told)
+        return
 
     async def benching() -> dict[str, Any]:
         import tempfile

@@ -31,10 +31,26 @@ def keys() -> None:
 @click.option(
     "--days", type=click.IntRange(1, 36_500), help="Days until the key expires; never by default."
 )
+@click.option(
+    "--expires",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="Instead of --days: the day or moment, in UTC, from which on it is not valid.",
+)
 @json_option
-def create(role: str, name: str, user: str | None, days: int | None, as_json: bool) -> None:
+def create(
+    role: str,
+    name: str,
+    user: str | None,
+    days: int | None,
+    expires: datetime | None,
+    as_json: bool,
+) -> None:
     """Make a key. It is shown this once and stored only as a hash."""
-    expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    if days and expires:
+        raise click.UsageError("--days and --expires say the same: give one of them.")
+    expires = expires.replace(tzinfo=UTC) if expires else None
+    if days:
+        expires = datetime.now(UTC) + timedelta(days=days)
     made = _with_access(
         lambda access: access.create_key(role, name=name, user_id=user, expires_at=expires)
     )
@@ -55,7 +71,7 @@ def list_keys(as_json: bool) -> None:
         return
     now = datetime.now(UTC)
     table(
-        ("id", "role", "name", "user", "in force", "last used"),
+        ("id", "role", "name", "user", "in force", "expires", "last used"),
         [
             (
                 k.id,
@@ -63,7 +79,8 @@ def list_keys(as_json: bool) -> None:
                 k.name,
                 k.user_id or "-",
                 "yes" if k.usable(now) else "no",
-                k.last_used_at or "-",
+                f"{k.expires_at:%Y-%m-%d %H:%M}" if k.expires_at else "-",
+                f"{k.last_used_at:%Y-%m-%d %H:%M}" if k.last_used_at else "-",
             )
             for k in found
         ],

@@ -11,8 +11,10 @@ import sys
 import click
 
 from appliance import __version__
+from appliance.cli.accounts import accounts
 from appliance.cli.answers import answers
 from appliance.cli.ask import ask
+from appliance.cli.audit import audit
 from appliance.cli.bench import bench
 from appliance.cli.db import db
 from appliance.cli.doctor import doctor
@@ -24,6 +26,8 @@ from appliance.cli.learn import learn
 from appliance.cli.models import models
 from appliance.cli.output import fail
 from appliance.cli.serve import api, engine, up, vllm
+from appliance.cli.webhooks import webhooks
+from appliance.cli.worker import worker
 from appliance.errors import ApplianceError
 
 
@@ -38,12 +42,16 @@ for command in (
     api,
     engine,
     vllm,
+    worker,
     ask,
     answers,
     kb,
     learn,
     golden,
     keys,
+    webhooks,
+    accounts,
+    audit,
     models,
     db,
     doctor,

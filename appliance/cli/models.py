@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.cli.output import json_option, note, prepare, print_json, progress, run, table
+from appliance.cli.output import (
+    json_option,
+    note,
+    prepare,
+    print_json,
+    progress,
+    run,
+    table,
+    with_database,
+)
 
 if TYPE_CHECKING:
     from appliance.settings import Settings
+    from appliance.storage.database import Database
 
 
 @click.group()
@@ -141,7 +151,10 @@ def add(file: Path, name: str | None, as_json: bool) -> None:
                 hint=f"Say which one it is with --name: {', '.join(catalog.names)}.",
             )
         name = fitting[0]
+    if _has_log(settings):
+        with_database("models", lambda database: database.check())  # else nobody could note it
     added = weights.add(settings, file, name)
+    _note(settings, "model.add", name, {"file": added.file, "sha256": added.sha256})
     if as_json:
         print_json({"name": name, **_builtins(added)})
     else:
@@ -183,6 +196,8 @@ def use(name: str, as_json: bool) -> None:
         )
     entry = Catalog.load().entry(name)
     weights.locate(settings, entry)
+    # First, as with heads: a switch that nobody knows of is worse than a note of one that failed.
+    _note(settings, "model.use", entry.name, {"from": weights.active(settings).name})
     # vLLM serves the folder its settings name; only a restart makes it serve another one.
     own_engine = settings.backend == "llamacpp"
     running = own_engine and bool(engine_keeper.health(settings.engine_socket))
@@ -202,6 +217,28 @@ def use(name: str, as_json: bool) -> None:
         click.echo(
             f"{name} is served now." if running else f"{name} will be served at the next start."
         )
+
+
+def _has_log(settings: Any) -> bool:
+    """Whether there is a database already; weights may be brought to a fresh folder before it."""
+    from appliance.storage.engines import parse_url, sqlite_file
+
+    file = sqlite_file(parse_url(settings.resolved_database_url))
+    return file is None or file.exists()
+
+
+def _note(settings: Any, action: str, name: str, details: dict[str, Any]) -> None:
+    """Write an act into the audit log; without it nothing is done where there is a log."""
+    if not _has_log(settings):
+        return
+
+    async def noting(database: Database) -> None:
+        from appliance.services.access import OPERATOR
+        from appliance.services.audit import AuditLog
+
+        await AuditLog(database).note(OPERATOR.owner, action, name, details)
+
+    with_database("models", noting)
 
 
 def _wait(settings: Any, asked: str) -> Any:

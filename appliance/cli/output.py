@@ -30,7 +30,7 @@ def prepare(process: str) -> Settings:
     enforce_offline()
     settings = load_settings()
     # People read a command's own words; its log speaks up only when something is wrong.
-    serving = process in ("api", "engine", "up")
+    serving = process in ("api", "engine", "up", "worker")
     configure_logs(settings.log_level if serving else "warning", process=process)
     for name in unknown_variables():
         get_logger().warning("unknown_setting", name=name)
@@ -47,18 +47,21 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def with_database(process: str, work: Callable[[Database], Awaitable[T]]) -> T:
     """Run work on the database, which has to be there and migrated."""
     settings = prepare(process)
+    from appliance.jobs.tasks import waker
     from appliance.settings import ensure_folders
     from appliance.storage.database import Database
 
     ensure_folders(settings)
+    wake = waker(settings)
 
     async def working() -> T:
-        database = Database(settings.resolved_database_url)
+        database = Database(settings.resolved_database_url, wake=wake)
         try:
             await database.check()
             return await work(database)
         finally:
             await database.aclose()
+            wake.close()
 
     return run(working())
 

@@ -12,6 +12,7 @@ Category = Literal["Technical", "Billing", "Account", "General"]
 Sentiment = Literal["Positive", "Neutral", "Negative", "Angry"]
 Intent = Literal["question", "person", "failure", "confirmation", "thanks", "greeting", "offtopic"]
 Role = Literal["customer", "agent", "admin"]
+StaffRole = Literal["agent", "admin"]
 ArticlePart = Literal["question", "answer"]
 QuarantineReason = Literal[
     "assistant", "secrets", "script", "remote_image", "data_url", "invisible"
@@ -23,6 +24,7 @@ CATEGORIES: Final[tuple[Category, ...]] = get_args(Category)
 SENTIMENTS: Final[tuple[Sentiment, ...]] = get_args(Sentiment)
 INTENTS: Final[tuple[Intent, ...]] = get_args(Intent)
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
+STAFF_ROLES: Final[tuple[StaffRole, ...]] = get_args(StaffRole)
 
 SAFE_CATEGORY: Final[Category] = "General"
 SAFE_SENTIMENT: Final[Sentiment] = "Neutral"
@@ -300,7 +302,36 @@ MODEL_DEADLINE_SECONDS: Final = 60.0
 """After this long the articles finish an answer, whatever the model's own limit allows."""
 QUERY_DEADLINE_SECONDS: Final = 90.0
 """A customer message without an answer after this long was interrupted, by a crash for example."""
+REQUEST_LEASE_SECONDS: Final = 60.0
+"""How long a request with an Idempotency-Key counts as under way when nobody has heard of its end:
+longer than any but a query takes."""
+
+# --- shedding load --------------------------------------------------------------------------------
+CONVERSATION_QUEUE: Final = 8
+"""Messages of one conversation that may wait for their turn: they are answered one by one."""
+RETRY_MAX_SECONDS: Final = 30
+"""Longest ``Retry-After`` of a full desk."""
+HEARTBEAT_SECONDS: Final = 5.0
+"""How often a process writes that it is there."""
 
 REPLAY_TOLERANCE: Final = 0.0005
 """Scores and confidences of a replay that differ by no more are the same: they are kept to four
 places, and other batches and processors move the last one."""
+
+# --- webhooks -------------------------------------------------------------------------------------
+WEBHOOKS_MAX: Final = 100
+"""Most webhooks of a desk: each event is written once for each of them."""
+WEBHOOK_RESPONSE_KEPT: Final = 2_048
+"""Characters of a receiver's answer that are kept."""
+WEBHOOK_AT_ONCE: Final = 4
+"""Attempts under way to one webhook: a receiver that hangs holds up no other and is not flooded."""
+WEBHOOK_LEASE_SECONDS: Final = 120.0
+"""How long a claimed delivery belongs to its worker: well longer than an attempt may take."""
+WEBHOOK_SWEEP_SECONDS: Final = 10.0
+"""How often a worker looks for what is due, whatever wake-ups came."""
+WEBHOOK_JITTER: Final = 0.1
+"""Share by which a pause varies either way: what failed together must not return together."""
+WEBHOOK_RETRY_AFTER_MAX: Final = 86_400.0
+"""Longest pause that a receiver may ask for, in seconds."""
+WORKER_STALE_SECONDS: Final = 45.0
+"""Age of a worker's last sign of life from which it counts as gone."""

@@ -105,3 +105,7 @@ class Emit(Protocol):
     async def __call__(self, event: str, data: dict[str, Any]) -> None:
         """``event`` is ``analysis``, ``passages`` or ``token``; ``data`` is JSON-ready."""
         ...
+
+
+WorkerState = Literal["ok", "down", "unknown"]
+"""Of the process that does what happens later; unknown while nobody tells."""

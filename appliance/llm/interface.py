@@ -86,12 +86,15 @@ EngineState = Literal["ok", "loading", "down"]
 
 @dataclass(frozen=True, slots=True)
 class ModelHealth:
-    """Whether the model can answer now; ``sha256`` is of the weights file being served."""
+    """Whether the model can answer now; ``sha256`` is of the weights file being served. ``running``
+    and ``waiting`` are its requests, where it tells."""
 
     state: EngineState
     model: str | None = None
     sha256: str | None = None
     detail: str | None = None
+    running: int | None = None
+    waiting: int | None = None
 
 
 class ChatModel(Protocol):

@@ -19,7 +19,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from appliance.errors import ModelRejected, ModelUnavailable
+from appliance.errors import ModelBusy, ModelRejected, ModelUnavailable
 from appliance.llm import openai_wire as wire
 from appliance.llm.capabilities import ENGINE, Dialect
 from appliance.llm.interface import ChatMessage, Chunk, Completion, ModelHealth, Structured
@@ -31,6 +31,7 @@ log = get_logger()
 CONNECT_SECONDS: Final = 2.0
 HEALTH_SECONDS: Final = 2.0
 REASONING_TOKENS: Final = 1_024
+_FULL: Final = 429
 _TRY_LATER: Final = (408, 425, 429, 498)
 """Statuses below 500 that pass by themselves; 498 is Groq's word for being full."""
 
@@ -213,7 +214,10 @@ async def _check(response: httpx.Response) -> None:
     about = f" ({fault})" if str(fault) else ""
     detail = f"The model answered {response.status_code}{about}."
     if response.status_code in _TRY_LATER or response.is_server_error:
-        raise ModelUnavailable(detail, retry_after=_seconds(response.headers.get("retry-after")))
+        full = response.status_code == _FULL
+        raise (ModelBusy if full else ModelUnavailable)(
+            detail, retry_after=_seconds(response.headers.get("retry-after"))
+        )
     raise ModelRejected(detail)
 
 

@@ -86,6 +86,8 @@ class _Health(msgspec.Struct):
     model: str | None = None
     sha256: str | None = None
     detail: str | None = None
+    running: int | None = None
+    waiting: int | None = None
 
 
 async def events(blocks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
@@ -168,7 +170,9 @@ def health(data: bytes, *, success: bool) -> ModelHealth:
     state: Literal["ok", "loading", "down"] = "loading" if said.status == "loading" else "down"
     if success and said.status == "ok":
         state = "ok"
-    return ModelHealth(state, said.model, said.sha256, said.detail or None)
+    return ModelHealth(
+        state, said.model, said.sha256, said.detail or None, said.running, said.waiting
+    )
 
 
 def _decoded(data: bytes) -> _Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import httpx
 
@@ -11,6 +12,7 @@ from appliance.errors import ApplianceError, Conflict
 from appliance.operations.engine_keeper import health
 from appliance.operations.locks import hold_lock
 from appliance.operations.processes import Child, StopRequested, appliance_command
+from appliance.operations.tls import context, require_safe_bind
 from appliance.settings import Settings, ensure_folders
 
 LOOK_SECONDS = 0.2
@@ -19,13 +21,14 @@ START_TRIES = 3
 
 
 class Foreground:
-    """Starts api and the model's server, keeps them, ends them together."""
+    """Starts api, the model's server and the worker, keeps them, ends them together."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._api = Child("api", appliance_command("api"))
         server = "vllm" if settings.backend == "vllm" else "engine"
         self._engine = Child(server, appliance_command(server))
+        self._worker = Child("worker", appliance_command("worker"))
 
     def run(self) -> None:
         """Run until SIGINT or SIGTERM.
@@ -34,6 +37,9 @@ class Foreground:
         :raises ApplianceError: the API does not come up.
         """
         ensure_folders(self._settings)
+        # What the API would refuse at its start is refused here once, not three times.
+        require_safe_bind(self._settings)
+        context(self._settings)
         stop = StopRequested()
         with hold_lock(self._settings.data_dir / "up.lock") as free:
             if not free:
@@ -44,9 +50,10 @@ class Foreground:
             try:
                 self._keep(stop)
             finally:
-                for child in (self._api, self._engine):
+                children = (self._api, self._engine, self._worker)
+                for child in children:
                     child.terminate()
-                for child in (self._api, self._engine):
+                for child in children:
                     child.finish()
 
     def _keep(self, stop: StopRequested) -> None:
@@ -64,7 +71,10 @@ class Foreground:
                 ready = self._is_ready()
                 if ready:
                     self._say(f"Ready after {time.monotonic() - started:.1f} s: {self.address}")
-            elif not told and (capacity := health(self._settings.engine_socket).get("capacity")):
+            else:
+                # Not before the API is: of a database that is not usable one process tells.
+                self._worker.keep()
+            if ready and not told and (capacity := self._capacity()):
                 told = True
                 self._say(
                     f"This box: about {capacity['customers_at_once']} customers at once, first "
@@ -73,12 +83,17 @@ class Foreground:
             time.sleep(LOOK_SECONDS)
         self._say("Stopping.")
 
+    def _capacity(self) -> dict[str, Any] | None:
+        """What the engine found this box to manage, once it has."""
+        return health(self._settings.engine_socket).get("capacity")
+
     @property
     def address(self) -> str:
         """Where a browser finds the chat page."""
         host = self._settings.host
         shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - shown, not bound
-        return f"http://{f'[{shown}]' if ':' in shown else shown}:{self._settings.port}/"
+        scheme = "https" if self._settings.tls_cert_file else "http"
+        return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{self._settings.port}/"
 
     def _is_ready(self) -> bool:
         try:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from appliance.errors import SettingsError
+from appliance.settings import Settings
 
 SIZE = 32
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)|(?<=password=)[^&\s]*")
+_SECRET_OPTION = re.compile(r"(--[\w-]*(?:key|token|password|secret)[\w-]*[= ]).*")
 
 
 def load_secret(folder: Path, name: str) -> bytes:
@@ -45,3 +51,17 @@ def load_secret(folder: Path, name: str) -> bytes:
             hint="Remove the file; a new one is made at the next start.",
         )
     return secret
+
+
+def told(settings: Settings) -> dict[str, Any]:
+    """The settings that differ from their defaults, without passwords in addresses and options."""
+    given: dict[str, Any] = settings.model_dump(mode="json", exclude_defaults=True)
+    return {name: _masked(value) for name, value in given.items()}
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_masked(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    return _SECRET_OPTION.sub(r"\1***", _CREDENTIALS.sub("***", value))

@@ -1,4 +1,4 @@
-"""Who is asking, and what they may see: API keys and the principals they stand for."""
+"""Who is asking, and what they may see: principals, and the API keys that stand for some."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from appliance.domain.policy import ID_MAX_CHARS, ROLES, Role
 from appliance.domain.text import clean
@@ -29,6 +30,10 @@ TOUCH_EVERY = timedelta(minutes=1)
 """How stale ``last_used_at`` may be: a write for each request would cost more than the request."""
 
 
+Via = Literal["key", "visitor", "session", "operator"]
+"""How somebody came in: by a key, from the chat page, signed in, or on the operator's socket."""
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Somebody with a role.
@@ -41,6 +46,7 @@ class Principal:
     role: Role
     owner: str
     user_id: str | None = None
+    via: Via = "key"
 
     def sees(self, conversation: Conversation) -> bool:
         """Agents and admins see every conversation, others those they began or that are their
@@ -60,7 +66,7 @@ class Principal:
             raise Forbidden("This key or session belongs to another user_id.")
 
 
-OPERATOR = Principal("admin", "operator")
+OPERATOR = Principal("admin", "operator", via="operator")
 """Whoever can open the operator's socket: the file's permissions are the check."""
 
 
@@ -86,12 +92,15 @@ class Access:
         name: str = "",
         user_id: str | None = None,
         expires_at: datetime | None = None,
+        by: Principal = OPERATOR,
     ) -> NewKey:
         """Make a key.
 
+        :raises Forbidden: whoever makes it is no administrator.
         :raises InvalidInput: an unknown role, a bad user id, or a user for a role that is not tied
             to one.
         """
+        by.require("admin")
         if role not in ROLES:
             raise InvalidInput(f"The role must be one of {', '.join(ROLES)}.")
         if user_id is not None and role != "customer":
@@ -102,7 +111,16 @@ class Access:
         def add(records: Records) -> ApiKey:
             if user_id is not None:
                 records.users.ensure(user_id)
-            return records.keys.add(name or role, role, user_id, _hash(key), expires_at)
+            made = records.keys.add(clean(name) or role, role, user_id, hashed(key), expires_at)
+            # Not whose key it is: the log keeps everything, and a user can be forgotten.
+            details = {
+                "name": made.name,
+                "role": role,
+                "tied": user_id is not None,
+                "expires_at": expires_at.isoformat() if expires_at else None,
+            }
+            records.audit.add(by.owner, "key.create", made.id, details)
+            return made
 
         stored = await self._database.write(add)
         return NewKey(stored.id, key, stored.role)
@@ -115,7 +133,7 @@ class Access:
         now = datetime.now(UTC)
         # Keys hold 256 random bits, so a plain hash is enough and a slow one would only slow down
         # requests.
-        stored = await self._database.read(lambda records: records.keys.by_hash(_hash(key)))
+        stored = await self._database.read(lambda records: records.keys.by_hash(hashed(key)))
         if stored is None or not stored.usable(now):
             raise Unauthenticated("The key is unknown, expired or revoked.")
         if stored.last_used_at is None or now - stored.last_used_at > TOUCH_EVERY:
@@ -130,10 +148,20 @@ class Access:
         """All keys, without their secrets."""
         return list(await self._database.read(lambda records: records.keys.list()))
 
-    async def revoke_key(self, key_id: str) -> None:
-        """:raises NotFound: there is no such key, or it is revoked already."""
-        if not await self._database.write(lambda records: records.keys.revoke(key_id)):
-            raise NotFound("There is no such key in force.")
+    async def revoke_key(self, key_id: str, *, by: Principal = OPERATOR) -> None:
+        """End a key, and with it the sessions that were opened by it.
+
+        :raises Forbidden: whoever ends it is no administrator.
+        :raises NotFound: there is no such key, or it is revoked already.
+        """
+        by.require("admin")
+
+        def work(records: Records) -> None:
+            if not records.keys.revoke(key_id):
+                raise NotFound("There is no such key in force.")
+            records.audit.add(by.owner, "key.revoke", key_id)
+
+        await self._database.write(work)
 
 
 def checked_user_id(user_id: str) -> str:
@@ -147,5 +175,6 @@ def checked_user_id(user_id: str) -> str:
     return user_id
 
 
-def _hash(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
+def hashed(secret: str) -> str:
+    """How keys and session tokens are stored and looked up."""
+    return hashlib.sha256(secret.encode()).hexdigest()

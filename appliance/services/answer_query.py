@@ -4,7 +4,7 @@ Three steps. ``accept`` stores the message before any thinking, so that nothing 
 lost. The graph thinks. ``finish`` stores everything the answer changes in one transaction: the
 reply, the message's state, the conversation's topic and status, the events, the answer's record. A
 crash between the two leaves a message marked as received, which is shown as interrupted and can be
-sent again.
+sent again: with its ``Idempotency-Key`` the same message goes on, without one a new one is stored.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from appliance.domain import policy
 from appliance.domain.answer import Citation, Mode, Outcome, TokenUsage
+from appliance.domain.once import Once
 from appliance.domain.policy import Category, EscalationReason, Sentiment
 from appliance.domain.ports import Emit
 from appliance.domain.query import Query, Topic, Turn
@@ -28,17 +33,24 @@ from appliance.domain.record import Described, describe
 from appliance.domain.redaction import SECRETS, Redacted, redact
 from appliance.domain.state import QueryState, Run
 from appliance.domain.text import clean
-from appliance.errors import InvalidInput, NotFound
+from appliance.errors import InvalidInput, NotFound, RateLimited, UnderWay
 from appliance.graph.build import SupportGraph
 from appliance.logs import bind_query, get_logger
+from appliance.metrics import Metrics
 from appliance.services.access import Principal, checked_user_id
+from appliance.services.once import Idempotency
 from appliance.services.provenance import Provenance
 from appliance.storage.database import Database, Records
-from appliance.storage.records import Conversation, Message
+from appliance.storage.records import Conversation, Message, OnceRow
 
 log = get_logger()
 
 TITLE_CHARS = 80
+QUERY_LIMIT = 128
+"""Queries under way where nobody says how many."""
+LEASE = timedelta(seconds=policy.QUERY_DEADLINE_SECONDS)
+PACE = 0.1
+"""Weight of the latest answer in the mean time that an answer takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +101,13 @@ class QueryResult:
 
 @dataclass(slots=True)
 class Accepted:
-    """A stored message on its way through the graph."""
+    """A stored message on its way through the graph. ``reply`` is there when the very request was
+    answered before."""
 
     conversation: Conversation
     message: Message
+    reply: Message | None = None
+    once: Once | None = None
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -110,6 +125,8 @@ class AnswerQuery:
 
     :param model_name: the name of the model in charge at this moment, or None.
     :param provenance: what answers are made with, for their records.
+    :param idempotency: claims requests that come with a key.
+    :param limit: queries under way in this process; more are refused before they are stored.
     """
 
     def __init__(
@@ -118,30 +135,109 @@ class AnswerQuery:
         graph: SupportGraph,
         model_name: Callable[[], str | None],
         provenance: Provenance | None = None,
+        *,
+        idempotency: Idempotency | None = None,
+        metrics: Metrics | None = None,
+        limit: int = QUERY_LIMIT,
     ) -> None:
         self._database = database
         self._graph = graph
         self._model_name = model_name
         self._provenance = provenance or Provenance()
+        self._idempotency = idempotency or Idempotency(database, 24.0)
+        self._metrics = metrics or Metrics()
+        self._limit = limit
+        self._arriving = 0
+        self._seconds = 1.0
         self._under_way: set[asyncio.Task[QueryResult]] = set()
+        self._waiting: Counter[str] = Counter()
+        self._claims: dict[str, object] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def accept(self, ask: Ask, principal: Principal) -> Accepted:
+    async def accept(self, ask: Ask, principal: Principal, once: Once | None = None) -> Accepted:
         """Check and store a message, without the secrets in it: what is not kept cannot leak.
 
+        :param once: what its Idempotency-Key says: the message that the same request brought
+            before is taken up again, where it was left.
         :raises InvalidInput: it is empty or too long.
         :raises Forbidden: the principal may not speak for that user.
         :raises NotFound: the conversation is unknown, somebody else's, or another user's.
+        :raises RateLimited: as many queries as the process takes are under way, or as many
+            messages of the conversation as may wait.
+        :raises KeyReused: the key came with another request before.
+        :raises UnderWay: the same request is being answered.
         """
         text = clean(ask.message)
         user_id = checked_user_id(ask.user_id)
         if not 1 <= len(text) <= policy.MESSAGE_MAX_CHARS:
             raise InvalidInput(f"A message has 1 to {policy.MESSAGE_MAX_CHARS} visible characters.")
         principal.speaks_for(user_id)
+        self._refuse_when_full(ask.conversation_id)
         kept = redact(text, SECRETS)
-        return await self._database.write(
-            lambda records: _accept(records, principal, user_id, kept, ask.conversation_id)
-        )
+        claim = object()
+
+        def work(records: Records) -> Accepted:
+            if once is not None:
+                row = self._idempotency.claim(records, once, LEASE)
+                if row is not None and row.message_id is not None:
+                    return self._again(records, once, row, claim)
+            accepted = _accept(records, principal, user_id, kept, ask.conversation_id)
+            if once is not None:
+                accepted.once = once
+                records.idempotency.about(once.id, message_id=accepted.message.id)
+                self._claims[accepted.message.id] = claim
+            return accepted
+
+        self._arriving += 1
+        try:
+            return await self._database.write(work)
+        except BaseException:
+            # What was claimed for a transaction that came to nothing is free again.
+            for message_id in [key for key, owner in self._claims.items() if owner is claim]:
+                del self._claims[message_id]
+            raise
+        finally:
+            self._arriving -= 1
+
+    def _refuse_when_full(self, conversation_id: str | None) -> None:
+        """Before anything is stored: what is refused here was never acknowledged."""
+        retry_after = max(1, min(policy.RETRY_MAX_SECONDS, math.ceil(self._seconds)))
+        if len(self._under_way) + self._arriving >= self._limit:
+            self._metrics.limited.labels("queries").inc()
+            raise RateLimited(
+                "As many questions as this desk answers at once are under way.",
+                retry_after=retry_after,
+            )
+        if conversation_id and self._waiting[conversation_id] >= policy.CONVERSATION_QUEUE:
+            self._metrics.limited.labels("conversation").inc()
+            raise RateLimited(
+                "Earlier messages of this conversation are still being answered.",
+                retry_after=retry_after,
+            )
+
+    def _again(self, records: Records, once: Once, row: OnceRow, claim: object) -> Accepted:
+        """The message that this very request brought before. Runs inside the transaction that holds
+        the request's row, so that of two retries one goes on and one is told to wait."""
+        message = records.messages.get(row.message_id or "")
+        if message is None:
+            raise NotFound("The conversation was deleted meanwhile.")
+        conversation = records.conversations.get(message.conversation_id)
+        assert conversation is not None
+        reply = records.messages.reply(message.id)
+        if reply is not None:
+            return Accepted(conversation, message, reply, once)
+        ours = row.holder == self._idempotency.holder
+        if ours:
+            busy = self._claims.get(message.id) not in (None, claim)
+        else:
+            # Another process, or one that is no more: a start marks what a crash left.
+            busy = message.state == "received" and row.lease_expires_at > datetime.now(UTC)
+        if busy:
+            raise UnderWay(retry_after=max(1, math.ceil(self._seconds)))
+        records.idempotency.hold(once.id, self._idempotency.holder, LEASE)
+        records.messages.set_state(message.id, "received")
+        self._claims[message.id] = claim
+        return Accepted(conversation, message, once=once)
 
     def start(
         self, accepted: Accepted, emit: Emit, left: asyncio.Event
@@ -151,9 +247,26 @@ class AnswerQuery:
         :param left: set it when nobody waits any more; the model stops, the articles finish the
             answer.
         """
-        task = asyncio.create_task(self._answer(accepted, Run(emit, left)))
+        run = Run(emit, left)
+        if accepted.reply is not None:
+            return asyncio.create_task(_repeat(accepted.conversation, accepted.reply, run))
+        task = asyncio.create_task(self._answer(accepted, run))
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._waiting[accepted.conversation.id] += 1
+        self._metrics.queries_under_way.inc()
+
+        def ended(task: asyncio.Task[QueryResult]) -> None:
+            self._under_way.discard(task)
+            self._claims.pop(accepted.message.id, None)
+            self._metrics.queries_under_way.dec()
+            self._waiting[accepted.conversation.id] -= 1
+            if not self._waiting[accepted.conversation.id]:
+                del self._waiting[accepted.conversation.id]
+            self._seconds += PACE * (time.perf_counter() - accepted.started - self._seconds)
+            if not task.cancelled() and task.exception() is not None:
+                self._metrics.queries_failed.inc()
+
+        task.add_done_callback(ended)
         return task
 
     async def drain(self) -> None:
@@ -176,6 +289,7 @@ class AnswerQuery:
         reply, conversation = await self._database.write(
             lambda records: _finish(records, accepted, thought)
         )
+        self._count(state, metadata)
         log.info(
             "query_answered",
             conversation=conversation.id,
@@ -187,16 +301,20 @@ class AnswerQuery:
             seconds=metadata.processing_time,
             tokens=asdict(metadata.tokens),
         )
-        return QueryResult(
-            conversation_id=conversation.id,
-            message_id=reply.id,
-            response=reply.content,
-            category=state["category"],
-            sentiment=state["sentiment"],
-            priority=state["priority"],
-            timestamp=reply.created_at,
-            metadata=metadata,
-        )
+        return _result(conversation, reply)
+
+    def _count(self, state: QueryState, metadata: Metadata) -> None:
+        told = self._metrics
+        told.queries.labels(metadata.outcome, metadata.mode, state["category"]).inc()
+        told.query_seconds.labels(metadata.mode).observe(metadata.processing_time)
+        for stage, seconds in metadata.stages.items():
+            told.stage_seconds.labels(stage).observe(seconds)
+        for kind, tokens in asdict(metadata.tokens).items():
+            told.tokens.labels(kind).inc(tokens)
+        for failure in metadata.failures:
+            told.agent_failures.labels(failure).inc()
+        if metadata.escalation_reason is not None:
+            told.escalations.labels(metadata.escalation_reason).inc()
 
     async def think(
         self, query: Query, knowledge: tuple[int, str], run: Run, *, started: float
@@ -239,6 +357,33 @@ class AnswerQuery:
             failures=state["failures"] + answer.failures,
             remote=answer.remote,
         )
+
+
+async def _repeat(conversation: Conversation, reply: Message, run: Run) -> QueryResult:
+    """Tell an answer again, from what was stored of it."""
+    result = _result(conversation, reply)
+    told = {"category": result.category, "sentiment": result.sentiment, "priority": result.priority}
+    await run.emit("analysis", told)
+    await run.emit("passages", {"kb_results": result.metadata.kb_results})
+    await run.emit("token", {"text": result.response})
+    return result
+
+
+def _result(conversation: Conversation, reply: Message) -> QueryResult:
+    """An answer as it was stored: the first telling and every later one are made of the same."""
+    assert reply.category is not None
+    assert reply.sentiment is not None
+    assert reply.priority is not None
+    return QueryResult(
+        conversation_id=conversation.id,
+        message_id=reply.id,
+        response=reply.content,
+        category=reply.category,
+        sentiment=reply.sentiment,
+        priority=reply.priority,
+        timestamp=reply.created_at,
+        metadata=msgspec.convert(reply.details, Metadata),
+    )
 
 
 def case_reference(conversation_id: str) -> str:
@@ -312,6 +457,11 @@ def _finish(records: Records, accepted: Accepted, thought: Thought) -> tuple[Mes
     conversation = records.conversations.get(accepted.conversation.id, lock=True)
     if conversation is None:
         raise NotFound("The conversation was deleted meanwhile.")
+    if accepted.once is not None:
+        # Another process may have taken the request over, having taken this one for dead.
+        told = records.messages.reply(accepted.message.id)
+        if told is not None:
+            return told, conversation
     reply = records.messages.add(
         conversation.id,
         "assistant",
@@ -344,14 +494,40 @@ def _finish(records: Records, accepted: Accepted, thought: Thought) -> tuple[Mes
         "response.generated",
         conversation_id=conversation.id,
         user_id=conversation.user_id,
-        data={"message_id": reply.id, "outcome": answer.outcome, "mode": answer.mode},
+        data={
+            "message_id": reply.id,
+            "reply_to": accepted.message.id,
+            "category": state["category"],
+            "sentiment": state["sentiment"],
+            "priority": state["priority"],
+            "outcome": answer.outcome,
+            "mode": answer.mode,
+            "escalated": metadata.escalated,
+        },
     )
     if metadata.escalated and conversation.status != "escalated":
         records.events.add(
             "conversation.escalated",
             conversation_id=conversation.id,
             user_id=conversation.user_id,
-            data={"reason": metadata.escalation_reason},
+            data={
+                "reason": metadata.escalation_reason,
+                "case_reference": changed.case_reference,
+                "category": state["category"],
+                "sentiment": state["sentiment"],
+                "priority": state["priority"],
+            },
+        )
+    if changed.status == "resolved" and conversation.status != "resolved":
+        records.events.add(
+            "conversation.resolved",
+            conversation_id=conversation.id,
+            user_id=conversation.user_id,
+            data={
+                "by": "customer",
+                "category": changed.category,
+                "case_reference": changed.case_reference,
+            },
         )
     # Last, because on PostgreSQL every other answer waits for the chain until this one is stored.
     records.answers.append(reply, thought.record)

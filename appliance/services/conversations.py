@@ -175,11 +175,17 @@ class Conversations:
                     "conversation.escalated",
                     conversation_id=conversation_id,
                     user_id=conversation.user_id,
-                    data={"reason": "requested"},
+                    data={
+                        "reason": "requested",
+                        "case_reference": reference,
+                        "category": conversation.category,
+                        "sentiment": None,
+                        "priority": conversation.priority,
+                    },
                 )
             return Handoff(conversation_id, reference, reply.content, reply.id)
 
-        return await self._database.write(work)
+        return await self._database.answer(work)
 
     async def rate(
         self, principal: Principal, message_id: str, rating: Rating, comment: str | None
@@ -207,11 +213,15 @@ class Conversations:
                 "feedback.received",
                 conversation_id=conversation.id,
                 user_id=conversation.user_id,
-                data={"message_id": message_id, "rating": rating},
+                data={
+                    "message_id": message_id,
+                    "rating": rating,
+                    "commented": words is not None,
+                },
             )
             return records.feedback.put(message_id, conversation.id, rating, words)
 
-        return await self._database.write(work)
+        return await self._database.answer(work)
 
 
 def _visible(

@@ -65,9 +65,10 @@ class Corrections:
                 conversation_id=message.conversation_id,
                 data={"message_id": message.id, **said},
             )
+            records.audit.add(principal.owner, "learn.correct", message.id, said)
             return records.examples.correct(message.id, message.content, said, principal.owner)
 
-        return await self._database.write(work)
+        return await self._database.answer(work)
 
     async def add(self, principal: Principal, examples: Sequence[Example]) -> Imported:
         """Store examples of a file, without secrets, but for what was said before.

@@ -9,6 +9,7 @@ from appliance.domain.passage import Article, Passage
 from appliance.domain.ports import Encoder, Search
 from appliance.domain.text import clean
 from appliance.errors import InvalidInput, NotFound
+from appliance.services.access import OPERATOR, Principal
 from appliance.services.quarantine import save_screened
 from appliance.storage.database import Database, Records
 from appliance.storage.records import KnowledgeChange
@@ -39,6 +40,7 @@ async def save_articles(
     *,
     replace: bool,
     hidden: Mapping[str, Collection[str]] | None = None,
+    by: Principal = OPERATOR,
 ) -> KnowledgeChange:
     """Store articles by id, in one transaction; the next query sees them, without the sentences
     that wait for an administrator.
@@ -53,6 +55,16 @@ async def save_articles(
             records.events.add(
                 "kb.updated", conversation_id=None, user_id=None, data={"version": change.version}
             )
+        counts = {
+            "replace": replace,
+            "added": change.added,
+            "changed": change.changed,
+            "removed": change.removed,
+            "unchanged": change.unchanged,
+            "quarantined": len(change.quarantined),
+            "version": change.version,
+        }
+        records.audit.add(by.owner, "kb.import", "knowledge", counts)
         return with_changes(change, cleaned=tuple(hidden or ()))
 
     return await database.write(work)

@@ -61,7 +61,7 @@ class Quarantine:
         :raises NotFound: there is no such sentence.
         """
         principal.require("admin")
-        return await self._database.write(
+        return await self._database.answer(
             lambda records: _decide(records, principal.owner, quarantine_id, state)
         )
 

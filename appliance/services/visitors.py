@@ -34,4 +34,4 @@ class Visitors:
             raise Unauthenticated(
                 "The visitor session is not valid any more.", hint="Reload the chat page."
             ) from error
-        return Principal("customer", f"user:{visitor}", visitor)
+        return Principal("customer", f"user:{visitor}", visitor, via="visitor")

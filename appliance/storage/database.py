@@ -11,27 +11,38 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import TypeVar
 
+import msgspec
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
-from appliance.errors import StorageUnavailable
+from appliance.domain.once import CURRENT, Once
+from appliance.errors import ApplianceError, StorageUnavailable
 from appliance.logs import get_logger
+from appliance.metrics import Metrics
 from appliance.storage import migrate
+from appliance.storage.accounts import AccountRepository
 from appliance.storage.answer_records import AnswerRecordRepository
 from appliance.storage.audit import AuditRepository
 from appliance.storage.conversations import ConversationRepository
 from appliance.storage.corrections import ExampleRepository
+from appliance.storage.deliveries import DeliveryRepository
 from appliance.storage.engines import PATIENCE, Access, open_engine, parse_url, sqlite_file
 from appliance.storage.events import EventRepository
 from appliance.storage.failures import passing, raise_translated
 from appliance.storage.feedback import FeedbackRepository
 from appliance.storage.golden import GoldenRepository
+from appliance.storage.heartbeats import HeartbeatRepository
+from appliance.storage.idempotency import IdempotencyRepository
 from appliance.storage.keys import KeyRepository
 from appliance.storage.knowledge import KnowledgeRepository
 from appliance.storage.messages import MessageRepository
 from appliance.storage.quarantine import QuarantineRepository
+from appliance.storage.sessions import SessionRepository
 from appliance.storage.stats import StatsRepository
+from appliance.storage.tables import CONTENT_CHARS
 from appliance.storage.users import UserRepository
+from appliance.storage.webhooks import WebhookRepository
+from appliance.storage.workers import ServedModelRepository, WorkerRepository
 
 T = TypeVar("T")
 
@@ -56,14 +67,22 @@ class Records:
         self.messages = MessageRepository(connection)
         self.answers = AnswerRecordRepository(connection)
         self.feedback = FeedbackRepository(connection)
-        self.events = EventRepository(connection)
+        self.deliveries = DeliveryRepository(connection)
+        self.events = EventRepository(connection, self.deliveries)
         self.knowledge = KnowledgeRepository(connection)
         self.quarantine = QuarantineRepository(connection)
         self.examples = ExampleRepository(connection)
         self.golden = GoldenRepository(connection)
         self.keys = KeyRepository(connection)
+        self.accounts = AccountRepository(connection)
+        self.sessions = SessionRepository(connection)
         self.audit = AuditRepository(connection)
         self.stats = StatsRepository(connection)
+        self.webhooks = WebhookRepository(connection)
+        self.workers = WorkerRepository(connection)
+        self.served_model = ServedModelRepository(connection)
+        self.idempotency = IdempotencyRepository(connection)
+        self.heartbeats = HeartbeatRepository(connection)
 
 
 class Database:
@@ -74,17 +93,27 @@ class Database:
     from the start, so it must change nothing but the database. A caller that is cancelled stops
     waiting; work that has begun still ends, one way or the other.
 
+    :param wake: called after a commit that made webhook deliveries due. It must not wait and must
+        not raise; nothing is lost without it.
     :raises SettingsError: the URL names no database we support, or one whose driver is not
         installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        metrics: Metrics | None = None,
+        *,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
+        metrics = metrics or Metrics()
         parsed = parse_url(url)
+        self._wake = wake
         # SQLite has one writer at a time. Queueing for it in one thread is fair; SQLite's own
         # waiting is a lottery that the unlucky lose after ten seconds.
         writers = WRITERS if sqlite_file(parsed) is None else 1
-        self._reading = _Lane(parsed, Access.READ, READERS)
-        self._writing = _Lane(parsed, Access.WRITE, writers)
+        self._reading = _Lane(parsed, Access.READ, READERS, metrics)
+        self._writing = _Lane(parsed, Access.WRITE, writers, metrics)
 
     async def write(self, work: Callable[[Records], T]) -> T:
         """Run ``work`` in a transaction that may change things.
@@ -94,7 +123,37 @@ class Database:
         :raises Conflict: the change breaks a rule of the tables.
         :raises InvalidInput: a value cannot be stored, as text with a zero byte in PostgreSQL.
         """
-        return await self._writing.run(lambda connection: work(Records(connection)))
+
+        def working(connection: Connection) -> tuple[T, DeliveryRepository]:
+            records = Records(connection)
+            return work(records), records.deliveries
+
+        done, outbox = await self._writing.run(working)
+        for event_id, event_type, count in outbox.written:
+            log.info("event_queued", event_id=event_id, type=event_type, webhooks=count)
+        if outbox.queued and self._wake is not None:
+            self._wake()
+        return done
+
+    async def answer(self, work: Callable[[Records], T]) -> T:
+        """``write``, for work whose result is the answer to the request: where that came with an
+        Idempotency-Key, the answer is kept in the same transaction, so that a crash right behind it
+        cannot make a retry change anything twice.
+
+        :raises StorageUnavailable, Conflict, InvalidInput: as ``write``.
+        """
+        claim = CURRENT.get()
+        if claim is None:
+            return await self.write(work)
+
+        def whole(records: Records) -> T:
+            result = work(records)
+            _keep(records, claim.once, result)
+            return result
+
+        result = await self.write(whole)
+        claim.kept = True
+        return result
 
     async def read(self, work: Callable[[Records], T]) -> T:
         """Run ``work`` on one snapshot of the database, which refuses changes.
@@ -117,16 +176,30 @@ class Database:
         await asyncio.to_thread(self._writing.close)
 
 
+def _keep(records: Records, once: Once, result: object) -> None:
+    body = msgspec.json.encode(result).decode()
+    records.idempotency.answered(
+        once.id,
+        once.status,
+        body if len(body) <= CONTENT_CHARS else None,
+        message_id=getattr(result, "message_id", None),
+        conversation_id=getattr(result, "conversation_id", None),
+    )
+
+
 class _Lane:
     """An engine and the threads that use it, one connection for each."""
 
-    def __init__(self, url: URL, access: Access, width: int) -> None:
+    def __init__(self, url: URL, access: Access, width: int, metrics: Metrics) -> None:
+        self._kind = access.name.lower()
+        self._metrics = metrics
         self._engine = open_engine(url, access, width)
-        self._threads = ThreadPoolExecutor(width, f"storage-{access.name.lower()}")
+        self._threads = ThreadPoolExecutor(width, f"storage-{self._kind}")
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         # The context goes along, so that lines logged from the thread carry the query's id.
         context = copy_context()
+        started = time.perf_counter()
         try:
             waiting = asyncio.get_running_loop().run_in_executor(
                 self._threads, lambda: context.run(self._transact, work)
@@ -135,7 +208,18 @@ class _Lane:
             raise StorageUnavailable(
                 "The database is closed.", hint="The process is stopping."
             ) from error
-        return await waiting
+        under_way = self._metrics.storage_waiting.labels(self._kind)
+        under_way.inc()
+        try:
+            return await waiting
+        except ApplianceError as error:
+            if error.status >= 500:
+                self._metrics.storage_errors.labels(error.code).inc()
+            raise
+        finally:
+            under_way.dec()
+            spent = time.perf_counter() - started
+            self._metrics.storage_seconds.labels(self._kind).observe(spent)
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -158,6 +242,7 @@ class _Lane:
                 ):
                     raise_translated(error)
             log.warning("storage_retry", attempt=attempt)
+            self._metrics.storage_retries.inc()
             jitter = random.uniform(0.5, 1.0)  # noqa: S311 - keeps rivals apart, hides nothing
             time.sleep(jitter * FIRST_PAUSE * 2 ** (attempt - 1))
             attempt += 1

@@ -8,11 +8,16 @@ from typing import NoReturn
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, OperationalError
 
-from appliance.errors import ApplianceError, Conflict, InvalidInput, StorageUnavailable
+from appliance.errors import (
+    ApplianceError,
+    Conflict,
+    InvalidInput,
+    StorageFull,
+    StorageUnavailable,
+)
 
 NOT_MIGRATED = "The database is not migrated."
 UPGRADE_HINT = "Run 'appliance db upgrade'."
-_SPACE_HINT = "Free some space; reading works meanwhile."
 _FILE_HINT = (
     "Check the file's folder and its permissions; 'appliance db upgrade' creates a new database."
 )
@@ -24,7 +29,6 @@ _SQLITE = {
         "Another process kept the database locked.",
         "Look for a long backup or upgrade.",
     ),
-    sqlite3.SQLITE_FULL: ("The database's disk is full.", _SPACE_HINT),
     sqlite3.SQLITE_CANTOPEN: ("The database file cannot be opened.", _FILE_HINT),
     sqlite3.SQLITE_READONLY: ("The database cannot be written here.", _FILE_HINT),
     sqlite3.SQLITE_PERM: ("The database file cannot be opened.", _FILE_HINT),
@@ -44,13 +48,13 @@ _POSTGRESQL = {
         "PostgreSQL does not let this user use the tables.",
         "Grant the user its own database.",
     ),
-    "53100": ("The database server's disk is full.", _SPACE_HINT),
     "55P03": (
         "Another process kept a row locked.",
         "Look for a long transaction in pg_stat_activity.",
     ),
 }
 
+_PG_DISK_FULL = "53100"
 _PASSING_SQLSTATES = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock."""
 
@@ -82,12 +86,16 @@ def raise_translated(error: DBAPIError) -> NoReturn:
 def _outage(error: DBAPIError) -> ApplianceError | None:
     if isinstance(error.orig, sqlite3.Error):
         code = _sqlite_code(error)
+        if code == sqlite3.SQLITE_FULL:
+            return StorageFull()
         if code in _SQLITE:
             detail, hint = _SQLITE[code]
             return StorageUnavailable(detail, hint=hint)
         missing = str(error.orig).startswith(("no such table", "no such column"))
         return StorageUnavailable(NOT_MIGRATED, hint=UPGRADE_HINT) if missing else None
     state = _sqlstate(error)
+    if state == _PG_DISK_FULL:
+        return StorageFull("The database server's disk is full.")
     if state in _POSTGRESQL:
         detail, hint = _POSTGRESQL[state]
         return StorageUnavailable(detail, hint=hint)

@@ -42,6 +42,9 @@ class KeyRepository(Repository):
     def by_hash(self, key_hash: str) -> ApiKey | None:
         return self._first(ApiKey, select(*_COLUMNS).where(_c.key_hash == key_hash))
 
+    def get(self, key_id: str) -> ApiKey | None:
+        return self._first(ApiKey, select(*_COLUMNS).where(_c.id == key_id))
+
     def list(self) -> Sequence[ApiKey]:
         """All keys, oldest first."""
         return self._all(ApiKey, select(*_COLUMNS).order_by(_c.created_at, _c.id))

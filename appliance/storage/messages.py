@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, or_, select, update
 
 from appliance.domain.answer import Mode, Outcome
 from appliance.domain.policy import Category, Sentiment
@@ -107,10 +107,11 @@ class MessageRepository(Repository):
         statement = select(*_COLUMNS).where(_c.reply_to == message_id).order_by(_c.seq).limit(1)
         return self._first(Message, statement)
 
-    def fail_received(self, before: datetime) -> int:
-        """Mark customers' messages from before then that still wait for an answer; return how
-        many."""
-        waiting = (_c.state == "received") & (_c.created_at < before)
+    def fail_received(self, before: datetime, after: datetime) -> int:
+        """Mark customers' messages from before the one time or after the other that still wait for
+        an answer; return how many."""
+        old = or_(_c.created_at < before, _c.created_at > after)
+        waiting = (_c.state == "received") & old
         return self._connection.execute(
             update(messages).where(waiting).values(state="failed")
         ).rowcount

@@ -21,7 +21,7 @@ from alembic.script import Script, ScriptDirectory
 from sqlalchemy import URL, Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
-from appliance.errors import StorageUnavailable
+from appliance.errors import NotMigrated, StorageUnavailable
 from appliance.settings import HOME
 from appliance.storage.engines import Access, open_engine, parse_url, sqlite_file
 from appliance.storage.failures import NOT_MIGRATED, UPGRADE_HINT, raise_translated
@@ -100,14 +100,14 @@ def head() -> str:
 def require_head(connection: Connection) -> None:
     """Return when the database has the form this code is written for.
 
-    :raises StorageUnavailable: it is not migrated, or its form is older or newer.
+    :raises NotMigrated: it is not migrated, or its form is older or newer.
     """
     found = MigrationContext.configure(connection).get_current_revision()
     _refuse_newer(found)
     if found is None:
-        raise StorageUnavailable(NOT_MIGRATED, hint=UPGRADE_HINT)
+        raise NotMigrated(NOT_MIGRATED, hint=UPGRADE_HINT)
     if found != head():
-        raise StorageUnavailable("The database is older than this release.", hint=UPGRADE_HINT)
+        raise NotMigrated("The database is older than this release.", hint=UPGRADE_HINT)
 
 
 @cache
@@ -118,7 +118,7 @@ def _scripts(folder: Path) -> ScriptDirectory:
 def _refuse_newer(found: str | None) -> None:
     known = {script.revision for script in _scripts(FOLDER).walk_revisions()}
     if found is not None and found not in known:
-        raise StorageUnavailable(
+        raise NotMigrated(
             "The database was migrated by a newer release.",
             hint="Install that release again, or restore the backup made before its upgrade.",
         )

@@ -6,7 +6,7 @@ field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict
@@ -22,6 +22,7 @@ from appliance.domain.policy import (
     QuarantineState,
     Role,
     Sentiment,
+    StaffRole,
 )
 from appliance.domain.query import Speaker
 
@@ -140,6 +141,41 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody of the desk who signs in by password; the hash of it has no field here.
+
+    ``failures`` counts wrong passwords since the last right one.
+    """
+
+    id: str
+    username: str
+    name: str
+    role: StaffRole
+    failures: int
+    locked_until: datetime | None
+    created_at: datetime
+    password_changed_at: datetime
+    last_login_at: datetime | None
+    disabled_at: datetime | None
+
+    def may_sign_in(self, at: datetime) -> bool:
+        """Neither disabled nor locked at that moment."""
+        return self.disabled_at is None and (self.locked_until is None or at >= self.locked_until)
+
+
+@dataclass(frozen=True, slots=True)
+class StaffSession:
+    """A browser that is signed in, by an account or by a key."""
+
+    id: str
+    account_id: str | None
+    key_id: str | None
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One thing that was done: by whom, what, to what. ``action`` reads like ``remote.call``."""
 
@@ -210,6 +246,24 @@ class GoldenRow:
 
 
 @dataclass(frozen=True, slots=True)
+class OnceRow:
+    """A request that came with an ``Idempotency-Key``.
+
+    ``message_id`` is the customer's message that it brought. ``status`` and ``body`` are what was
+    answered; a status without a body was carried out and cannot be told again. Until then
+    ``holder`` works on it, or did when the lease ran out.
+    """
+
+    id: str
+    fingerprint: str
+    holder: str
+    lease_expires_at: datetime
+    message_id: str | None
+    status: int | None
+    body: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class KnowledgeChange:
     """What saving articles did, in numbers of articles, and the version that is now in force.
 
@@ -227,6 +281,111 @@ class KnowledgeChange:
     quarantined: tuple[Quarantined, ...] = ()
     withheld: tuple[str, ...] = ()
     cleaned: tuple[str, ...] = ()
+
+
+DeliveryState = Literal["pending", "sending", "delivered", "dead"]
+"""Pending waits for its time; sending belongs to a worker until its lease ends; dead has used up
+its attempts, or its webhook was disabled."""
+
+DisabledReason = Literal["operator", "gone", "failing"]
+"""An administrator switched it off; it answered 410; nothing but failures for days."""
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A receiver of events, without its secrets. ``events`` are the types it gets; ``ca_pem``
+    certificates to trust beside the system's; ``failing_since`` the first failure since the last
+    success."""
+
+    id: str
+    url: str
+    events: Sequence[str]
+    description: str | None
+    ca_pem: str | None
+    active: bool
+    disabled_reason: DisabledReason | None
+    disabled_at: datetime | None
+    failing_since: datetime | None
+    previous_secret_expires_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class WebhookChanges(TypedDict, total=False):
+    """The fields of a webhook that an administrator may change; an absent key leaves one alone."""
+
+    url: str
+    events: Sequence[str]
+    description: str | None
+    ca_pem: str | None
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What sending needs of a webhook. Secrets are as the services sealed them."""
+
+    id: str
+    url: str
+    ca_pem: str | None
+    active: bool
+    failing_since: datetime | None
+    secret: str
+    previous_secret: str | None
+    previous_secret_expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one webhook. ``attempts`` counts all of them; ``failures`` those
+    since the delivery was last asked for. The latter two tell of the latest attempt."""
+
+    id: str
+    webhook_id: str
+    event_id: str
+    event_type: str
+    body: str
+    state: DeliveryState
+    attempts: int
+    failures: int
+    next_attempt_at: datetime | None
+    created_at: datetime
+    finished_at: datetime | None
+    response_status: int | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to deliver; either an HTTP status or an error. ``response`` is the beginning of what
+    the receiver said, None where nothing came."""
+
+    number: int
+    started_at: datetime
+    duration_ms: int | None
+    status: int | None
+    error: str | None
+    response: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker and its latest sign of life."""
+
+    id: str
+    host: str
+    pid: int
+    started_at: datetime
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that serves, by the SHA-256 of its weights where the server tells it."""
+
+    model: str
+    sha256: str | None
+    since: datetime
 
 
 class Counts(TypedDict):

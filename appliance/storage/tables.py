@@ -16,7 +16,13 @@ from appliance.domain import policy
 from appliance.domain.answer import Mode, Outcome
 from appliance.domain.examples import ExampleSource
 from appliance.domain.query import Speaker
-from appliance.storage.records import ConversationStatus, MessageState, Rating
+from appliance.storage.records import (
+    ConversationStatus,
+    DeliveryState,
+    DisabledReason,
+    MessageState,
+    Rating,
+)
 from appliance.storage.types import Flag, Json, UtcDateTime
 
 ID_CHARS = policy.ID_MAX_CHARS
@@ -25,8 +31,6 @@ LINE_CHARS = 500
 CONTENT_CHARS = 65_536
 """Longest message or article; well above what a customer may send, for agents and imported
 documents."""
-
-DELIVERY_STATES = ("pending", "delivered", "failed", "dead")
 
 metadata = MetaData(
     naming_convention={
@@ -296,6 +300,47 @@ api_keys = Table(
     sqlite_strict=True,
 )
 
+# Accounts are disabled, never deleted: the audit log names them for ever.
+accounts = Table(
+    "accounts",
+    metadata,
+    _key(),
+    _text("username"),
+    _text("name"),
+    _text("role"),
+    _text("password_hash"),
+    _count("failures"),
+    _time("locked_until", null=True),
+    _time("created_at"),
+    _time("password_changed_at"),
+    _time("last_login_at", null=True),
+    _time("disabled_at", null=True),
+    *_at_most(id=ID_CHARS, username=WORD_CHARS, name=LINE_CHARS, password_hash=LINE_CHARS),
+    _one_of("role", policy.STAFF_ROLES),
+    CheckConstraint("failures >= 0", name="failures_range"),
+    Unique("username"),
+    sqlite_strict=True,
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _key(),
+    _text("token_hash"),
+    _parent("account_id", "accounts.id", on_delete="CASCADE", null=True),
+    # No foreign key: a session is worth what its key is at each request, and nothing without it.
+    _text("key_id", null=True),
+    _time("created_at"),
+    _time("last_seen_at"),
+    _time("expires_at"),
+    *_at_most(id=ID_CHARS, token_hash=ID_CHARS, key_id=ID_CHARS),
+    CheckConstraint("(account_id IS NULL) <> (key_id IS NULL)", name="one_bearer"),
+    Unique("token_hash"),
+    Index(None, "account_id"),
+    Index(None, "expires_at"),
+    sqlite_strict=True,
+)
+
 # Append-only: the migration's triggers refuse updates and deletes.
 audit_log = Table(
     "audit_log",
@@ -407,6 +452,8 @@ golden_items = Table(
     sqlite_strict=True,
 )
 
+# ``failing_since`` is the first failure since the last success; ``ca_pem`` certificates of whoever
+# signed the receiver's own. Secrets are kept as the services seal them.
 webhooks = Table(
     "webhooks",
     metadata,
@@ -414,24 +461,34 @@ webhooks = Table(
     _text("url"),
     Column("events", Json, nullable=False),
     _text("description", null=True),
+    _text("ca_pem", null=True),
     _text("secret"),
     # While a secret rotates, deliveries are signed with both until the older one expires.
     _text("previous_secret", null=True),
     _time("previous_secret_expires_at", null=True),
     Column("active", Flag, nullable=False),
+    _text("disabled_reason", null=True),
+    _time("disabled_at", null=True),
+    _time("failing_since", null=True),
     _time("created_at"),
     _time("updated_at"),
     *_at_most(
         id=ID_CHARS,
         url=2_048,
         description=LINE_CHARS,
+        ca_pem=CONTENT_CHARS,
         secret=LINE_CHARS,
         previous_secret=LINE_CHARS,
     ),
     _truth("active"),
+    _one_of("disabled_reason", get_args(DisabledReason)),
+    CheckConstraint("active = (disabled_reason IS NULL)", name="disabled_reason_told"),
+    CheckConstraint("active = (disabled_at IS NULL)", name="disabled_at_told"),
     sqlite_strict=True,
 )
 
+# The outbox. ``body`` is what is signed and sent, to the byte. Without ``next_attempt_at`` a
+# pending delivery is due whatever the clock says.
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
@@ -439,26 +496,117 @@ webhook_deliveries = Table(
     _parent("webhook_id", "webhooks.id", on_delete="CASCADE"),
     _text("event_id"),
     _text("event_type"),
-    Column("payload", Json, nullable=False),
-    _text("status"),
+    _text("user_id", null=True),
+    _text("body"),
+    _text("state"),
     _count("attempts"),
+    _count("failures"),
     _time("next_attempt_at", null=True),
     _text("lease_owner", null=True),
     _time("lease_expires_at", null=True),
     _count("response_status", null=True),
     _text("last_error", null=True),
     _time("created_at"),
-    _time("delivered_at", null=True),
+    _time("finished_at", null=True),
     *_at_most(
         id=ID_CHARS,
         event_id=ID_CHARS,
         event_type=WORD_CHARS,
+        user_id=ID_CHARS,
+        body=CONTENT_CHARS,
         lease_owner=ID_CHARS,
-        last_error=policy.COMMENT_MAX_CHARS,
+        last_error=LINE_CHARS,
     ),
-    _one_of("status", DELIVERY_STATES),
-    CheckConstraint("attempts >= 0", name="attempts_range"),
-    Index(None, "status", "next_attempt_at"),
-    Index(None, "webhook_id", "created_at"),
+    _one_of("state", get_args(DeliveryState)),
+    CheckConstraint("failures BETWEEN 0 AND attempts", name="failures_range"),
+    CheckConstraint("(state = 'sending') = (lease_owner IS NOT NULL)", name="lease_owned"),
+    CheckConstraint("(lease_owner IS NULL) = (lease_expires_at IS NULL)", name="lease_whole"),
+    CheckConstraint(
+        "(state IN ('delivered', 'dead')) = (finished_at IS NOT NULL)", name="finished_told"
+    ),
+    # In the order in which a webhook's deliveries are claimed.
+    Index(None, "webhook_id", "state", "next_attempt_at", "created_at", "id"),
+    Index(None, "state", "next_attempt_at"),
+    Index(None, "created_at", "id"),
+    Index(None, "event_id"),
+    Index(None, "user_id"),
+    sqlite_strict=True,
+)
+
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    _key(),
+    _parent("delivery_id", "webhook_deliveries.id", on_delete="CASCADE"),
+    _count("number"),
+    _time("started_at"),
+    _count("duration_ms", null=True),
+    _count("status", null=True),
+    _text("error", null=True),
+    _text("response", null=True),
+    *_at_most(id=ID_CHARS, error=LINE_CHARS, response=policy.WEBHOOK_RESPONSE_KEPT),
+    CheckConstraint("number >= 1", name="number_range"),
+    CheckConstraint("status IS NOT NULL OR error IS NOT NULL", name="outcome_told"),
+    Unique("delivery_id", "number"),
+    sqlite_strict=True,
+)
+
+# One row for each worker that runs or ran lately: how others know that webhooks leave.
+workers = Table(
+    "workers",
+    metadata,
+    _key(),
+    _text("host"),
+    _count("pid"),
+    _time("started_at"),
+    _time("seen_at"),
+    *_at_most(id=ID_CHARS, host=LINE_CHARS),
+    sqlite_strict=True,
+)
+
+# What an API process last saw the engine serve; a switch is known by it.
+served_model = Table(
+    "served_model",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    _text("model"),
+    _text("sha256", null=True),
+    _time("since"),
+    CheckConstraint("id = 1", name="single_row"),
+    *_at_most(model=LINE_CHARS, sha256=WORD_CHARS),
+    sqlite_strict=True,
+)
+
+# What came with an Idempotency-Key. The key itself is not kept, only its digest with the principal;
+# an answer goes with the message or conversation that it tells of.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    _key(),
+    _text("fingerprint"),
+    _text("holder"),
+    _time("lease_expires_at"),
+    _parent("message_id", "messages.id", on_delete="CASCADE", null=True),
+    _parent("conversation_id", "conversations.id", on_delete="CASCADE", null=True),
+    _count("status", null=True),
+    _text("body", null=True),
+    _time("created_at"),
+    _time("expires_at"),
+    *_at_most(id=WORD_CHARS, fingerprint=WORD_CHARS, holder=WORD_CHARS, body=CONTENT_CHARS),
+    CheckConstraint("status BETWEEN 200 AND 299", name="status_range"),
+    CheckConstraint("body IS NULL OR status IS NOT NULL", name="answer_whole"),
+    Index(None, "expires_at"),
+    Index(None, "message_id"),
+    Index(None, "conversation_id"),
+    sqlite_strict=True,
+)
+
+# When each process last wrote something: the proof that the database takes writes.
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    _key(),
+    _time("at"),
+    *_at_most(id=WORD_CHARS),
     sqlite_strict=True,
 )

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from appliance.cli.main import cli
+from appliance.domain.policy import WEBHOOK_SWEEP_SECONDS
+from appliance.jobs.consuming import STOP_SECONDS as QUEUE_STOP_SECONDS
+from appliance.settings import Settings
+from appliance.worker import STOP_SECONDS
 from tests.appliance_process import ROOT
 
 UNITS = sorted((ROOT / "systemd").glob("*.service"))
@@ -170,6 +174,27 @@ def test_vllm_is_fenced_in_by_systemds_own_measure() -> None:
     """Its scale ends at 10; as programs of other people come, the database has 9.6."""
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=30", VLLM],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+WORKER = ROOT / "systemd" / "appliance-worker.service"
+
+
+def test_the_worker_may_finish_what_it_began() -> None:
+    found = settings_of(WORKER)
+    assert found["KillSignal"] == ["SIGTERM"]
+    assert float(found["TimeoutStopSec"][0]) > STOP_SECONDS + QUEUE_STOP_SECONDS
+    # Longer than an attempt may take, or an order to stop would always cut some off.
+    assert Settings.model_fields["webhook_timeout"].default < STOP_SECONDS
+    assert float(found["WatchdogSec"][0]) > 2 * WEBHOOK_SWEEP_SECONDS
+
+
+def test_the_worker_is_fenced_in_by_systemds_own_measure() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", WORKER],
         capture_output=True,
         text=True,
     )

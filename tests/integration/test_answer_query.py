@@ -34,10 +34,12 @@ from appliance.knowledge.base import KnowledgeBase
 from appliance.knowledge.embedding import EncodingBridge, HashedEmbedder
 from appliance.llm.interface import ChatModel, Chunk
 from appliance.llm.scripted import ScriptedModel
+from appliance.services import interruptions
 from appliance.services import visitors as visitor_sessions
 from appliance.services.access import OPERATOR, Access, Principal
 from appliance.services.answer_query import AnswerQuery, Ask, QueryResult, case_reference
 from appliance.services.conversations import Conversations
+from appliance.services.interruptions import Interruptions
 from appliance.services.knowledge import Knowledge, StoredArticles, save_articles
 from appliance.services.users import Users
 from appliance.services.visitors import Visitors
@@ -622,10 +624,9 @@ async def test_an_answer_is_stored_whole_or_not_at_all(
 async def test_an_interrupted_message_is_shown_as_such_after_a_restart(desk: Desk) -> None:
     accepted = await desk.answers.accept(Ask("ada", PASSWORD.question), SHOP)
     assert await desk.shown(accepted.conversation.id) == ["received"]
-    count = await desk.database.write(
-        lambda records: records.messages.fail_received(datetime.now(UTC))
-    )
-    assert count == 1
+    await Interruptions(desk.database, alone=False).close_left_behind()
+    assert await desk.shown(accepted.conversation.id) == ["received"], "somebody may be at it"
+    await Interruptions(desk.database, alone=True).close_left_behind()
     assert await desk.states(accepted.conversation.id) == [("customer", "failed")]
     assert await desk.shown(accepted.conversation.id) == ["interrupted"]
     again = await desk.ask(PASSWORD.question, conversation=accepted.conversation.id)
@@ -640,12 +641,23 @@ async def test_an_interrupted_message_is_shown_as_such_once_nobody_can_answer_it
     assert await desk.shown(accepted.conversation.id) == ["interrupted"]
 
 
+async def test_a_message_whose_answer_could_not_be_stored_gets_its_final_state_without_a_restart(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted = await desk.answers.accept(Ask("ada", PASSWORD.question), SHOP)
+    monkeypatch.setattr(interruptions, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(interruptions, "LONGEST_ANSWER", timedelta())
+    watching = asyncio.create_task(Interruptions(desk.database, alone=False).watch())
+    async with asyncio.timeout(5):
+        while await desk.states(accepted.conversation.id) == [("customer", "received")]:
+            await asyncio.sleep(0.01)
+    watching.cancel()
+    assert await desk.states(accepted.conversation.id) == [("customer", "failed")]
+
+
 async def test_answered_messages_are_never_marked_as_interrupted(desk: Desk) -> None:
     result = await desk.ask(PASSWORD.question)
-    count = await desk.database.write(
-        lambda records: records.messages.fail_received(datetime.now(UTC) + timedelta(days=1))
-    )
-    assert count == 0
+    await Interruptions(desk.database, alone=True).close_left_behind()
     assert await desk.shown(result.conversation_id) == ["answered", "sent"]
 
 

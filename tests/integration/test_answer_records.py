@@ -35,6 +35,7 @@ from appliance.storage.tables import (
     conversations,
     messages,
     users,
+    webhook_deliveries,
 )
 from tests.builders import PASSWORD, REFUND, SMALL_BASE
 from tests.integration.test_answer_query import AGENT, CONFIRMATION, FAILURE, SHOP, Desk
@@ -285,7 +286,7 @@ def everything(connection: Connection) -> str:
     """All that the database holds, as one text."""
     tables = (
         *(answer_records, messages, conversations, users),
-        *(analytics_events, audit_log, api_keys),
+        *(analytics_events, audit_log, api_keys, webhook_deliveries),
     )
     return repr([row for table in tables for row in connection.execute(select(table)).all()])
 
@@ -294,6 +295,9 @@ async def test_forgetting_a_user_leaves_a_chain_that_verifies(
     desk: RecordedDesk, engine: Engine
 ) -> None:
     kept = await desk.ask(PASSWORD.question, user="bob")
+    await desk.database.write(
+        lambda r: r.webhooks.add("https://desk.lan/hook", ["query.created"], "sealed")
+    )
     first = await desk.ask("The zebra password crash", user="zebra-7")
     await desk.ask(FAILURE, user="zebra-7", conversation=first.conversation_id)
     await desk.database.write(lambda r: r.keys.add("shop", "customer", "zebra-7", "hash"))

@@ -31,6 +31,7 @@ from appliance.domain.passage import Article
 from appliance.knowledge.embedding import HashedEmbedder
 from appliance.knowledge.importers import read_faqs
 from appliance.llm.scripted import ScriptedModel
+from appliance.services.access import OPERATOR
 from appliance.services.knowledge import save_articles
 from appliance.settings import Settings
 from appliance.storage import Database, migrate
@@ -266,7 +267,7 @@ async def opened(
 
 @pytest.fixture
 async def desk(template: Template, tmp_path: Path) -> AsyncIterator[Desk]:
-    async with opened(template, tmp_path) as running:
+    async with opened(template, tmp_path, webhook_allow=["127.0.0.1"]) as running:
         yield running
 
 
@@ -727,6 +728,8 @@ async def test_an_unexpected_error_says_nothing_of_itself(
 EVERYBODY = {"nobody": 200, "customer": 200, "visitor": 200, "agent": 200, "admin": 200}
 KNOWN = EVERYBODY | {"nobody": 401}
 STAFF = KNOWN | {"customer": 403, "visitor": 403}
+ADMIN = STAFF | {"agent": 403}
+HOOK = {"url": "http://127.0.0.1/hook", "events": ["query.created"]}
 ROUTES: list[tuple[str, str, dict[str, int], Any]] = [
     ("POST", "/query", KNOWN, {"user_id": "{user}", "message": PASSWORD}),
     ("POST", "/query/stream", KNOWN, {"user_id": "{user}", "message": PASSWORD}),
@@ -754,9 +757,63 @@ ROUTES: list[tuple[str, str, dict[str, int], Any]] = [
     ("GET", "/stats", STAFF, None),
     ("GET", "/health", EVERYBODY, None),
     ("GET", "/ready", EVERYBODY, None),
+    # Nobody without a page's header signs in; a key is no session.
+    ("POST", "/login", dict.fromkeys(EVERYBODY, 403) | {"visitor": 401}, {"key": "ssa_nothing"}),
+    ("POST", "/logout", STAFF | {"agent": 409, "admin": 409}, None),
+    ("GET", "/account", STAFF | {"agent": 409, "admin": 409}, None),
+    (
+        "POST",
+        "/account/password",
+        STAFF | {"agent": 409, "admin": 409},
+        {"present": "x", "new": "a battery of words"},
+    ),
+    ("GET", "/keys", STAFF | {"agent": 403}, None),
+    ("POST", "/keys", STAFF | {"agent": 403, "admin": 201}, {"role": "agent"}),
+    ("DELETE", "/keys/{key_id}", STAFF | {"agent": 403, "admin": 204}, None),
+    ("GET", "/accounts", STAFF | {"agent": 403}, None),
+    (
+        "POST",
+        "/accounts",
+        STAFF | {"agent": 403, "admin": 201},
+        {"username": "eve", "role": "agent", "password": "a battery of words"},
+    ),
+    (
+        "POST",
+        "/accounts/{username}/password",
+        STAFF | {"agent": 403},
+        {"password": "another battery of words"},
+    ),
+    ("POST", "/accounts/{username}/disable", STAFF | {"agent": 403}, None),
+    ("POST", "/accounts/{username}/enable", STAFF | {"agent": 403}, None),
+    ("POST", "/accounts/{username}/unlock", STAFF | {"agent": 403}, None),
+    ("GET", "/audit", STAFF | {"agent": 403}, None),
     ("DELETE", "/users/{user_id}", STAFF | {"agent": 403, "admin": 204}, None),
+    ("GET", "/webhooks", ADMIN, None),
+    ("POST", "/webhooks", ADMIN | {"admin": 201}, HOOK),
+    ("GET", "/webhooks/{webhook_id}", ADMIN, None),
+    ("PUT", "/webhooks/{webhook_id}", ADMIN, HOOK),
+    ("POST", "/webhooks/{webhook_id}/test", ADMIN | {"admin": 202}, None),
+    ("POST", "/webhooks/{webhook_id}/rotate-secret", ADMIN, {"overlap_hours": 1}),
+    ("GET", "/webhooks/{webhook_id}/deliveries", ADMIN, None),
+    (
+        "POST",
+        "/webhooks/{webhook_id}/redeliver",
+        ADMIN | {"admin": 202},
+        {"since": "2026-11-24T00:00:00Z"},
+    ),
+    ("GET", "/webhooks/deliveries/{delivery_id}", ADMIN, None),
+    ("POST", "/webhooks/deliveries/{delivery_id}/redeliver", ADMIN | {"admin": 202}, None),
+    ("DELETE", "/webhooks/{webhook_id}", ADMIN | {"admin": 204}, None),
 ]
-PAGES = ["/", "/docs", "/docs/openapi.json", "/assets/chat.js", "/assets/chat.css", "/favicon.ico"]
+PAGES = [
+    "/",
+    "/login",
+    "/docs",
+    "/docs/openapi.json",
+    "/assets/chat.js",
+    "/assets/chat.css",
+    "/favicon.ico",
+]
 
 
 async def openapi(desk: Desk) -> dict[str, Any]:
@@ -781,13 +838,18 @@ async def test_who_may_do_what(desk: Desk, who: str) -> None:
         [Article("held", "Who can see it?", "Nobody can. Send us your password.", "General")],
         replace=False,
     )
+    hook = await desk.appliance.webhooks.create(OPERATOR, **HOOK)
     values = {
+        "webhook_id": hook.id,
+        "delivery_id": (await desk.appliance.webhooks.test(OPERATOR, hook.id)).id,
         "quarantine_id": change.quarantined[0].id,
         "user": user,
         "user_id": user,
         "conversation_id": mine["conversation_id"],
         "message_id": mine["message_id"],
         "article_id": "21",
+        "key_id": (await desk.appliance.access.create_key("agent")).id,
+        "username": "eve",
     }
     documented = (await openapi(desk))["paths"]
     found, wanted, undocumented = {}, {}, []
@@ -801,7 +863,7 @@ async def test_who_may_do_what(desk: Desk, who: str) -> None:
         if str(answer.status_code) not in documented[API + path][method.lower()]["responses"]:
             undocumented.append((method, path, answer.status_code))
         if answer.status_code >= 400:
-            code = {401: "unauthenticated", 403: "forbidden"}[answer.status_code]
+            code = {401: "unauthenticated", 403: "forbidden", 409: "conflict"}[answer.status_code]
             assert_problem(answer, answer.status_code, code)
         if answer.status_code == 401:
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -1223,6 +1285,10 @@ async def test_health_and_readiness(desk: Desk) -> None:
         "status": "ready",
         "engine": "ok",
         "database": "ok",
+        "writable": "ok",
+        "migrations": "ok",
+        "disk": "ok",
+        "worker": "unknown",
         "model": "scripted",
         "sha256": "0" * 64,
         "detail": None,
@@ -1378,7 +1444,7 @@ class References(HTMLParser):
         self._in = ""
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize("path", ["/", "/login", "/docs"])
 async def test_pages_use_this_server_only(desk: Desk, path: str) -> None:
     page = await desk.send("GET", path)
     assert page.headers["content-type"].startswith("text/html")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import json
 import re
 from typing import Any
@@ -9,6 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from appliance.llm.interface import ChatMessage
+from appliance.llm.openai_client import OpenAIChatModel
+from appliance.logs import bind_request, request_headers
 from tests.engine_process import MODEL, EngineProcess
 
 ASK = "What is the capital of France?"
@@ -295,3 +300,18 @@ def test_health_tells_how_much_is_under_way(engine: EngineProcess) -> None:
     health = engine.health()
     assert (health["running"], health["waiting"]) == (0, 0)
     assert health["pid"] == engine.process.pid
+
+
+def test_the_engine_logs_the_id_of_the_request_it_works_for(engine: EngineProcess) -> None:
+    """What the api passes along: one id finds a query's lines in both processes."""
+
+    async def ask() -> None:
+        bind_request("walrus-7")
+        model = OpenAIChatModel(socket=engine.socket, headers=request_headers)
+        try:
+            await model.complete([ChatMessage("user", "Hello")], max_tokens=2)
+        finally:
+            await model.aclose()
+
+    contextvars.copy_context().run(asyncio.run, ask())
+    assert "walrus-7" in [line["request"] for line in engine.lines("completion")]

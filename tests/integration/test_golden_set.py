@@ -205,7 +205,12 @@ async def test_items_are_removed_by_id_or_by_source(desk: Desk) -> None:
     with pytest.raises(InvalidInput):
         await desk.golden.remove(OPERATOR)
     entries = await desk.database.read(lambda records: records.audit.list(9))
-    assert [e.action for e in entries] == ["golden.remove", "golden.remove", "golden.build"]
+    assert [e.action for e in entries] == [
+        "golden.remove",
+        "golden.remove",
+        "golden.build",
+        "kb.import",
+    ]
 
 
 async def test_only_administrators_change_the_set(desk: Desk) -> None:

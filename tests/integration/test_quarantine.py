@@ -102,8 +102,9 @@ async def test_released_sentences_return_to_their_place_and_are_written_down(des
     assert await desk.held() == []
     entries = await desk.database.read(lambda records: records.audit.list(5))
     assert [(e.actor, e.action, e.target) for e in entries] == [
-        ("key:admin", "kb.release", "40")
-    ] * 2
+        *[("key:admin", "kb.release", "40")] * 2,
+        ("operator", "kb.import", "knowledge"),
+    ]
     assert SEND not in json.dumps([dict(e.details) for e in entries])
 
 
@@ -187,7 +188,7 @@ async def test_what_is_removed_stays_out_and_can_still_be_released(desk: Desk) -
     await desk.decide(SEND)
     assert SEND in (await desk.shown())[0].answer
     actions = [e.action for e in await desk.database.read(lambda records: records.audit.list(9))]
-    assert actions == ["kb.release", "kb.remove", "kb.remove"]
+    assert actions == ["kb.release", "kb.remove", "kb.remove", "kb.import"]
 
 
 async def test_a_decision_on_an_article_that_is_gone_changes_nothing(desk: Desk) -> None:

@@ -260,6 +260,16 @@ async def test_an_answer_keeps_everything_that_is_known_of_it(database: Database
     assert await database.read(lambda records: records.messages.get("nothing")) is None
 
 
+async def test_a_message_from_the_future_waits_for_nobody(database: Database) -> None:
+    """The clock was set back since, and nobody would call it old for as long as that took."""
+    conversation = await database.write(start)
+    await database.write(
+        lambda records: records.messages.add(conversation.id, "customer", "Hello?", "received")
+    )
+    early = utc_now() - timedelta(hours=1)
+    assert await database.write(lambda records: records.messages.fail_received(early, early)) == 1
+
+
 async def test_messages_that_waited_too_long_have_failed(database: Database) -> None:
     def talk(records: Records) -> list[str]:
         conversation = start(records)
@@ -270,7 +280,8 @@ async def test_messages_that_waited_too_long_have_failed(database: Database) -> 
 
     early = utc_now()
     ids = await database.write(talk)
-    assert await database.write(lambda records: records.messages.fail_received(early)) == 0
-    assert await database.write(lambda records: records.messages.fail_received(utc_now())) == 1
+    late = utc_now() + timedelta(seconds=1)
+    assert await database.write(lambda records: records.messages.fail_received(early, late)) == 0
+    assert await database.write(lambda records: records.messages.fail_received(late, late)) == 1
     found = await database.read(lambda records: [records.messages.get(each) for each in ids])
     assert [message and message.state for message in found] == ["failed", "answered", "sent"]

@@ -60,7 +60,11 @@ def populate(records: Records) -> None:
     records.quarantine.hold(ARTICLE.id, [Finding("answer", "Use the link.", "script", "0" * 64)])
     records.knowledge.save([ARTICLE], replace=True)
     records.keys.add("desk", "agent", None, "hash")
+    account = records.accounts.add("ada", "Ada", "agent", "hash")
+    records.sessions.add("hash", account.created_at, account_id=account.id, key_id=None)
     records.audit.add("key:1", "model.use", "smollm2-135m", {"from": None})
+    records.webhooks.add("https://desk.lan/hook", ["kb.updated"], "sealed")
+    records.events.add("kb.updated", data={"version": 1})
 
 
 def content(url: str) -> dict[str, list[Any]]:
@@ -116,7 +120,7 @@ def test_forward_back_and_forward_on_a_populated_database(empty_database_url: st
     assert migrate.current(url) == migrate.head()
     run(url, populate)
     before = content(url)
-    assert sum(len(rows) for rows in before.values()) == 14
+    assert sum(len(rows) for rows in before.values()) == 19
 
     migrate.upgrade(url)
     assert content(url) == before

@@ -251,44 +251,6 @@ async def test_the_audit_log_is_read_newest_first(database: Database) -> None:
     assert calls[0].actor == "appliance"
 
 
-def test_deleting_a_webhook_takes_along_its_deliveries(engine: Engine) -> None:
-    times = {"created_at": NOW, "updated_at": NOW}
-    with engine.begin() as connection:
-        connection.execute(
-            insert(tables.webhooks).values(
-                id="w",
-                url="http://desk.lan",
-                events=["answer"],
-                secret="whsec_x",
-                active=True,
-                **times,
-            )
-        )
-        connection.execute(
-            insert(tables.webhook_deliveries).values(
-                id="d",
-                webhook_id="w",
-                event_id="e",
-                event_type="answer",
-                payload={"a": 1},
-                status="pending",
-                attempts=0,
-                next_attempt_at=NOW,
-                created_at=NOW,
-            )
-        )
-        webhook = connection.execute(select(tables.webhooks)).one()
-        delivery = connection.execute(select(tables.webhook_deliveries)).one()
-        assert (webhook.events, webhook.active, webhook.created_at) == (["answer"], True, NOW)
-        assert (delivery.payload, delivery.next_attempt_at, delivery.delivered_at) == (
-            {"a": 1},
-            NOW,
-            None,
-        )
-        connection.execute(delete(tables.webhooks))
-        assert rows(connection, tables.webhook_deliveries) == 0
-
-
 @pytest.mark.anyio
 async def test_folders_may_have_awkward_names(tmp_path: Path) -> None:
     folder = tmp_path / "50% off #1 & ünï"

@@ -81,8 +81,11 @@ VALUES_BY_TYPE: dict[Any, str] = {int: "16384", float: "1.5", str: "debug", bool
 VALUES_BY_NAME = {
     "engine_streams": "8",
     "languages": "en de",
+    "queue_url": "redis://127.0.0.1/0",
+    "session_hours": "24",
     "vllm_extra_args": "--seed=1",
     "vllm_url": "http://127.0.0.1:8001",
+    "webhook_retry_seconds": "5 300",
 }
 
 
@@ -96,7 +99,7 @@ def test_every_setting_has_a_variable_and_a_description(
         value = next(v for v in get_args(field.annotation) if v not in ("", field.default))
     monkeypatch.setenv(f"APPLIANCE_{name.upper()}", value)
     read = getattr(load_settings(), name)
-    assert (" ".join(read) if isinstance(read, list) else str(read)) == value
+    assert (" ".join(map(str, read)) if isinstance(read, list) else str(read)) == value
     assert field.description
     assert field.description.endswith(".")
 
@@ -400,3 +403,25 @@ def test_importing_settings_needs_no_library_that_could_reach_out() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert ran.stdout.strip() == "[]"
+
+
+# --- what happens later ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["5 300 1800", "5,300,1800", [5, 300, 1800]])
+def test_pauses_between_attempts_are_words_or_a_list(given: Any) -> None:
+    assert Settings(webhook_retry_seconds=given).webhook_retry_seconds == [5, 300, 1800]
+
+
+@pytest.mark.parametrize("given", ["soon", "0 5", "-1", " ".join(["1"] * 51)])
+def test_other_pauses_are_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPLIANCE_WEBHOOK_RETRY_SECONDS", given)
+    with pytest.raises(SettingsError, match="webhook_retry_seconds"):
+        load_settings()
+
+
+@pytest.mark.parametrize("url", ["amqp://here", "postgresql+psycopg://here/desk", "queue.db"])
+def test_queues_that_there_are_not_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPLIANCE_QUEUE_URL", url)
+    with pytest.raises(SettingsError, match="queue_url: A queue is one of"):
+        load_settings()

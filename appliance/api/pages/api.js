@@ -73,11 +73,21 @@ export const knock = () => getJson("/session").catch(() => null);
 
 const enc = encodeURIComponent;
 
-async function getJson(path) {
+/**
+ * Which page asks, and for the pages of staff the token that goes with changes. A page of another
+ * origin cannot set these headers without a CORS preflight that the server refuses.
+ */
+let identity = { "X-Requested-With": "appliance-chat" };
+
+export function identify(headers) {
+  identity = headers;
+}
+
+export async function getJson(path) {
   return parse(await request("GET", path, { signal: AbortSignal.timeout(TIMEOUT_MS) }));
 }
 
-async function postJson(path, body) {
+export async function postJson(path, body) {
   return parse(await request("POST", path, { body, signal: AbortSignal.timeout(TIMEOUT_MS) }));
 }
 
@@ -91,12 +101,8 @@ async function parse(response) {
 }
 
 async function request(method, path, { body, signal, accept = "application/json" } = {}) {
-  const headers = { Accept: accept };
-  if (method !== "GET") {
-    // A page of another origin cannot set this header without a CORS preflight the server refuses.
-    headers["X-Requested-With"] = "appliance-chat";
-    headers["Content-Type"] = "application/json";
-  }
+  const headers = { Accept: accept, ...identity };
+  if (method !== "GET") headers["Content-Type"] = "application/json";
   let response;
   try {
     response = await fetch(ROOT + path, {

@@ -277,7 +277,7 @@ class Scheduler:
             self._running.pop(job)
             detail = error.detail if isinstance(error, ModelError) else "The engine failed."
             job.emit(Failed("engine_error", detail))
-            log.exception("completion failed")
+            log.exception("completion failed", request=job.work.request)
 
     def _step(self, generator: Generator) -> None:
         try:
@@ -300,6 +300,7 @@ class Scheduler:
             self._answer_tokens += 0.1 * (event.generated - self._answer_tokens)
             log.info(
                 "completion",
+                request=ended.job.work.request,
                 prompt=event.prompt,
                 cached=event.cached,
                 generated=event.generated,
@@ -307,5 +308,10 @@ class Scheduler:
                 seconds=round(seconds, 3),
             )
         elif event is None:
-            prompt = len(ended.job.work.prompt)
-            log.info("completion given up", prompt=prompt, seconds=round(seconds, 3))
+            work = ended.job.work
+            log.info(
+                "completion given up",
+                request=work.request,
+                prompt=len(work.prompt),
+                seconds=round(seconds, 3),
+            )

@@ -22,6 +22,7 @@ from appliance.llm.engine.scheduler import Generator, Scheduler, Ticket
 from appliance.llm.engine.schemas import ChatRequest, RequestError, StreamOptions
 from appliance.llm.engine.work import Delta, Failed, Finished, Work
 from appliance.llm.interface import ChatMessage
+from appliance.logs import REQUEST_ID, bind_request
 
 Connection = Request[Any, Any, Any]
 Answer = Response[bytes]
@@ -108,7 +109,7 @@ async def chat_completions(request: Connection) -> Answer | Stream:
             code="model_not_found",
             status=404,
         )
-    ticket = await _submit(desk, asked)
+    ticket = await _submit(desk, asked, bind_request(request.headers.get(REQUEST_ID)))
     identity = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),
@@ -123,7 +124,7 @@ async def chat_completions(request: Connection) -> Answer | Stream:
     return await _whole(request, ticket, identity)
 
 
-async def _submit(desk: _Desk, asked: ChatRequest) -> Ticket:
+async def _submit(desk: _Desk, asked: ChatRequest, request_id: str) -> Ticket:
     deadline = time.monotonic() + desk.timeout
     generator = desk.scheduler.ready()
     messages = [ChatMessage(message.role, message.content) for message in asked.messages]
@@ -141,7 +142,7 @@ async def _submit(desk: _Desk, asked: ChatRequest) -> Ticket:
             param="messages" if room < 1 else "max_tokens",
             code="context_length_exceeded",
         )
-    work = Work(prompt, limit, asked.stops, asked.sampling, constraint, deadline)
+    work = Work(prompt, limit, asked.stops, asked.sampling, constraint, deadline, request_id)
     return desk.scheduler.submit(work)
 
 

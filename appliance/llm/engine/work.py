@@ -60,7 +60,8 @@ class Work:
     """One completion: a tokenized prompt and at most ``max_tokens`` more, up to a ``stop``.
 
     ``constraint`` is what the completion has to be. ``deadline`` is on the monotonic clock, in
-    seconds; work that is not done by then is given up.
+    seconds; work that is not done by then is given up. ``request`` is the id of whoever asked, for
+    the log.
     """
 
     prompt: tuple[int, ...]
@@ -69,6 +70,7 @@ class Work:
     sampling: Sampling = field(default_factory=Sampling)
     constraint: Choices | Grammar | None = None
     deadline: float = math.inf
+    request: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
