@@ -215,7 +215,7 @@ class ApplianceProcess:
     @property
     def worker(self) -> int:
         """The process id of the worker."""
-        return self._only("-m appliance worker")
+        return self._only(lambda: self.processes("-m appliance worker"), "the worker")
 
     @property
     def engine(self) -> int:

@@ -112,6 +112,17 @@ class Monitor:
         self._measure(seen, found["disk"], found["deliveries"])
         return seen
 
+    async def look_and_tell(self, *, due: bool = False) -> Seen:
+        """Look now, and tell of the model that serves."""
+        seen = await self.look(due=due)
+        if self._serves is not None and seen.model.state == "ok" and seen.database == "ok":
+            try:
+                await self._serves(seen.model)
+            except ApplianceError as error:
+                # The next look tells again; a full disk must not look like a hung process.
+                log.warning("served_model_not_kept", detail=error.detail)
+        return seen
+
     def start(self) -> None:
         """Begin to look."""
         self._task = asyncio.create_task(self._watch())
@@ -203,22 +214,12 @@ class Monitor:
             told.disk_free.set(free)
         told.deliveries_seen(deliveries or {})
 
-    async def _tell_of_model(self, seen: Seen) -> None:
-        if self._serves is None or seen.model.state != "ok" or seen.database != "ok":
-            return
-        try:
-            await self._serves(seen.model)
-        except ApplianceError as error:
-            # The next look tells again; a full disk must not look like a hung process.
-            log.warning("served_model_not_kept", detail=error.detail)
-
     async def _watch(self) -> None:
         announced = False
         while True:
             started = time.monotonic()
             try:
-                seen = await self.look(due=True)
-                await self._tell_of_model(seen)
+                seen = await self.look_and_tell(due=True)
                 # The watchdog is fed only after the database was read from this loop: a process
                 # that is merely there is restarted.
                 if seen.database == "ok":

@@ -59,7 +59,7 @@ def audit(desk: Units, entries: Iterable[Entry]) -> Ledger:
     )
     ledger.counts["sent"] = sum(entry.sent for entry in entries)
     ledger.counts["repeated"] = sum(entry.sent > 1 for entry in entries)
-    asked = Counter(entry.user for entry in entries if entry.kind in ("query", "stream"))
+    asked = Counter(entry.user for entry in entries if entry.kind != "feedback")
     stored = Counter(row.user_id for row in messages.values() if row.role == "customer")
     for user, count in stored.items():
         # A request that was sent again is the same message.

@@ -49,6 +49,15 @@ class Subscription:
         """Whether every event so far arrived."""
         return self.expected() <= self.receiver.counts.keys()
 
+    def delivered(self) -> int:
+        """How many deliveries count as done."""
+        done = (
+            "SELECT count(*) AS n FROM webhook_deliveries"
+            " WHERE webhook_id = :id AND state = 'delivered'"
+        )
+        count: int = self._desk.table(done, id=self.id)[0].n
+        return count
+
 
 def drained(desk: Units) -> None:
     """Wait until nothing is due any more."""

@@ -119,7 +119,8 @@ class Conversing(RuleBasedStateMachine):
         self.accept(text, conversation, self.keys)
         self.expected[conversation][0] += 1
         self.answers = self.process()
-        self.run(self.database.write(lambda r: r.messages.fail_received(datetime.now(UTC))))
+        now = datetime.now(UTC)
+        self.run(self.database.write(lambda r: r.messages.fail_received(now, now)))
         return self.keys, text, conversation
 
     @rule(target=keyed, left=consumes(waiting))

@@ -248,7 +248,7 @@ async def test_the_monitor_tells_of_models_that_serve_only(database: Database) -
         told.append(health)
 
     model = Model()
-    monitor = Monitor(model, database, lambda: True, tell)  # type: ignore[arg-type]
+    monitor = Monitor(model, database, lambda: True, serves=tell)  # type: ignore[arg-type]
     await monitor.look_and_tell()
     assert told == []
     model.state = "ok"

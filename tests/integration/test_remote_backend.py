@@ -90,9 +90,9 @@ async def desk(open_desk: Open, groq: GroqServer) -> AsyncIterator[Desk]:
 
 
 async def audit(desk: Desk) -> list[Any]:
-    """What the audit log holds, oldest first."""
+    """What the audit log holds of remote calls, oldest first."""
     entries = await desk.appliance.database.read(lambda records: records.audit.list(100))
-    return [*reversed(entries)]
+    return [entry for entry in reversed(entries) if entry.action.startswith("remote.")]
 
 
 # --- on -------------------------------------------------------------------------------------------
@@ -321,7 +321,9 @@ def test_a_running_appliance_asks_the_remote_model(
     assert answer["metadata"]["model"] == MODEL
     assert b"hunter2" not in groq.everything
     with closing(sqlite3.connect(desk.data_dir / "appliance.db")) as connection:
-        rows = connection.execute("SELECT action FROM audit_log ORDER BY created_at").fetchall()
+        rows = connection.execute(
+            "SELECT action FROM audit_log WHERE action LIKE 'remote.%' ORDER BY created_at"
+        ).fetchall()
     assert rows == [("remote.call",), ("remote.result",)]
     assert desk.events("remote_enabled")
 

@@ -195,8 +195,9 @@ def test_ordinary_questions_stay() -> None:
         questions += [json.loads(line)["text"] for line in lines]
     assert len(questions) > 300
     found = [redact(question).counts for question in questions if redact(question).counts]
-    # Two of them do leave a number.
-    assert found == [{"phone": 1}, {"phone": 1}]
+    # Some of them do leave a number or an address.
+    numbers, addresses = [{"phone": 1}] * 3, [{"email": 1}] * 3
+    assert sorted(found, key=str) == sorted([*numbers, *addresses], key=str)
 
 
 def test_articles_lose_addresses_only() -> None:
