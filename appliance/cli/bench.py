@@ -142,6 +142,7 @@ async def _desk(
 ) -> AsyncIterator[Appliance]:
     """A desk of its own with the starter knowledge, which forgets everything afterwards."""
     from appliance.bootstrap import Appliance
+    from appliance.cli.measured_desk import take_over
     from appliance.knowledge.importers import read_faqs
     from appliance.services.knowledge import save_articles
     from appliance.settings import HOME
@@ -157,10 +158,8 @@ async def _desk(
         }
     )
     folder.mkdir(parents=True)
-    # What was made of the embedding model is taken over: making it again is not what is measured.
-    known = settings.data_dir / "embeddings"
-    if known.is_dir():
-        (folder / "embeddings").symlink_to(known)
+    for made_in in (settings.data_dir, *(d for d in folder.parent.iterdir() if d != folder)):
+        take_over(made_in, folder)
     upgrade(own.resolved_database_url)
     appliance = Appliance(own, model=model)
     try:

@@ -44,6 +44,16 @@ async def measured_desk(
             await appliance.aclose()
 
 
+def take_over(made_in: Path, folder: Path) -> None:
+    """Let a new data folder have what another made of the embedding model and of the shipped
+    examples: making it again takes long and comes to the same."""
+    if (made := made_in / "embeddings").is_dir() and not (folder / "embeddings").exists():
+        (folder / "embeddings").symlink_to(made)
+    if (shipped := made_in / "heads" / "shipped.npz").is_file():
+        (folder / "heads").mkdir(exist_ok=True)
+        shutil.copy(shipped, folder / "heads")
+
+
 @contextmanager
 def _apart(settings: Settings) -> Iterator[Settings]:
     """The same settings over an empty data folder, with the engine and the weights of the desk."""
@@ -52,13 +62,7 @@ def _apart(settings: Settings) -> Iterator[Settings]:
 
     with tempfile.TemporaryDirectory(prefix="appliance-eval-") as name:
         folder = Path(name)
-        # What was made of the embedding model and of the shipped examples is taken over: making it
-        # again takes long and comes to the same.
-        if (made := settings.data_dir / "embeddings").is_dir():
-            (folder / "embeddings").symlink_to(made)
-        if (shipped := settings.data_dir / "heads" / "shipped.npz").is_file():
-            (folder / "heads").mkdir()
-            shutil.copy(shipped, folder / "heads")
+        take_over(settings.data_dir, folder)
         own = settings.model_copy(
             update={
                 "data_dir": folder,

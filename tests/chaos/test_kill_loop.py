@@ -42,12 +42,16 @@ def kill_at_random(desk: Units, kills: int, seed: int) -> Counter[str]:
     return hit
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+FULL = [pytest.mark.full, pytest.mark.timeout(3_000)]
+
+
 @pytest.mark.parametrize(
-    ("kills", "count"),
+    ("kind", "kills", "count"),
     [
-        pytest.param(SMALL, 6, id="small"),
-        pytest.param(60, 50, id="full", marks=[pytest.mark.full, pytest.mark.timeout(3_000)]),
+        pytest.param("sqlite", SMALL, 6, id="sqlite-small"),
+        pytest.param("postgresql", SMALL, 6, id="postgresql-small", marks=pytest.mark.full),
+        pytest.param("sqlite", 60, 50, id="sqlite-full", marks=FULL),
+        pytest.param("postgresql", 60, 50, id="postgresql-full", marks=FULL),
     ],
 )
 def test_what_was_acknowledged_survives(
