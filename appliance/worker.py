@@ -16,19 +16,16 @@ import uuid
 from datetime import timedelta
 from typing import Final
 
-from appliance.domain.receivers import AllowList, ReceiverGuard
-from appliance.domain.webhook_secrets import WebhookSecrets
 from appliance.errors import Conflict
 from appliance.jobs.consuming import Consumer
 from appliance.jobs.deliver import Deliverer
 from appliance.jobs.queue import Queue
 from appliance.jobs.schedule import Schedule
-from appliance.jobs.sending import Sender, resolve
+from appliance.jobs.sending import Sender, receiver_guard, webhook_secrets
 from appliance.jobs.tasks import Work
 from appliance.logs import get_logger
 from appliance.operations import notify
 from appliance.operations.locks import hold_lock
-from appliance.operations.secrets import load_secret
 from appliance.settings import Settings
 from appliance.storage import Database, utc_now
 from appliance.storage.records import Worker
@@ -60,8 +57,6 @@ async def serve(settings: Settings) -> None:
 
 
 async def _work(settings: Settings, database: Database) -> None:
-    guard = ReceiverGuard(AllowList.parse(settings.webhook_allow), resolve)
-    secrets = WebhookSecrets(load_secret(settings.data_dir, "webhooks"))
     announced = False
 
     def well() -> None:
@@ -78,7 +73,9 @@ async def _work(settings: Settings, database: Database) -> None:
     worker = Worker(f"{place}{uuid.uuid4().hex}", socket.gethostname(), os.getpid(), now, now)
     deliverer = Deliverer(
         database,
-        Sender(guard, secrets, timeout=settings.webhook_timeout).send,
+        Sender(
+            receiver_guard(settings), webhook_secrets(settings), timeout=settings.webhook_timeout
+        ).send,
         Schedule(settings.webhook_retry_seconds, timedelta(days=settings.webhook_disable_days)),
         worker,
         place=place,
