@@ -33,10 +33,23 @@ from appliance.errors import SettingsError
 HOME = Path(__file__).resolve().parent.parent
 """Where the product's own files lie: models/, kb/, migrations/ beside the package."""
 
-INSTALLED = HOME.is_relative_to("/opt/appliance")
-"""True for an on-prem installation; a checkout keeps its state beside itself instead."""
 
-_DEFAULT_CONFIG = Path("/etc/appliance/appliance.toml")
+def installed_under(home: Path) -> Path | None:
+    """The root that an installation was made under (``/``, or ``install.sh --root``'s folder), or
+    None for a checkout, which keeps its state beside itself.
+
+    A release lies at ``ROOT/opt/appliance/releases/VERSION``. One rule of paths for every root:
+    what works under a staging folder is what works under ``/``.
+    """
+    if home.parent.parts[-3:] != ("opt", "appliance", "releases"):
+        return None
+    return home.parents[3]
+
+
+ROOT = installed_under(HOME)
+"""The root of this installation, or None in a checkout."""
+
+_DEFAULT_CONFIG = (ROOT or Path("/")) / "etc/appliance/appliance.toml"
 
 QUEUE_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "postgresql")
 
@@ -69,7 +82,7 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(
-        default=Path("/var/lib/appliance") if INSTALLED else HOME / "var",
+        default=ROOT / "var/lib/appliance" if ROOT else HOME / "var",
         description="Folder that holds all state: database, index, weights, secrets.",
     )
     runtime_dir: Path | None = Field(
@@ -338,7 +351,7 @@ class Settings(BaseSettings):
         """The folder of Unix sockets, not created here."""
         if self.runtime_dir is not None:
             return self.runtime_dir
-        if INSTALLED:
+        if Path("/") == ROOT:
             return Path("/run/appliance")
         # Derived from the data folder so that every process of one appliance, whatever shell
         # started it, finds the same sockets, and two appliances never share one.
@@ -367,7 +380,7 @@ def config_file() -> Path | None:
         if not path.is_file():
             raise SettingsError(f"APPLIANCE_CONFIG names {path}, which is not a file.")
         return path
-    return _DEFAULT_CONFIG if INSTALLED and _DEFAULT_CONFIG.is_file() else None
+    return _DEFAULT_CONFIG if ROOT and _DEFAULT_CONFIG.is_file() else None
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -21,6 +21,7 @@ from appliance.settings import (
     Settings,
     enforce_offline,
     ensure_folders,
+    installed_under,
     load_settings,
     notify_socket,
     unknown_variables,
@@ -403,6 +404,23 @@ def test_importing_settings_needs_no_library_that_could_reach_out() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert ran.stdout.strip() == "[]"
+
+
+# --- where an installation keeps its things -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("home", "root"),
+    [
+        ("/opt/appliance/releases/1.2.0", "/"),
+        ("/srv/stage/opt/appliance/releases/1.2.0", "/srv/stage"),
+        ("/opt/appliance/releases", None),
+        ("/home/ada/opt/appliance", None),
+        ("/home/ada/smartsupport", None),
+    ],
+)
+def test_a_release_knows_the_root_it_was_installed_under(home: str, root: str | None) -> None:
+    assert installed_under(Path(home)) == (Path(root) if root else None)
 
 
 # --- what happens later ---------------------------------------------------------------------------
