@@ -26,7 +26,7 @@ from appliance.agents.technical import TechnicalAgent
 from appliance.errors import ApplianceError, NotReady, StorageUnavailable
 from appliance.graph.build import Agents, SupportGraph
 from appliance.jobs.sending import receiver_guard, webhook_secrets
-from appliance.jobs.tasks import waker
+from appliance.jobs.waking import waker
 from appliance.knowledge.base import KnowledgeBase
 from appliance.knowledge.embedding import Embedder, EncodingBridge, packaged_model
 from appliance.knowledge.onnx_graph import load_embedder

@@ -24,6 +24,7 @@ QUICK_QUERIES = 36
 @click.command()
 @click.option("--baseline", is_flag=True, help="Also run the pipeline that tutorials show.")
 @click.option("--quick", is_flag=True, help="Fewer turns and queries: rough figures in a minute.")
+@click.option("--queries", type=click.IntRange(min=3), help="How many whole queries of each mode.")
 @click.option("--clients", type=click.IntRange(min=1), help="Instead: so many customers at once.")
 @click.option(
     "--seconds",
@@ -33,7 +34,14 @@ QUICK_QUERIES = 36
     show_default=True,
 )
 @json_option
-def bench(baseline: bool, quick: bool, clients: int | None, seconds: float, as_json: bool) -> None:
+def bench(
+    baseline: bool,
+    quick: bool,
+    queries: int | None,
+    clients: int | None,
+    seconds: float,
+    as_json: bool,
+) -> None:
     """Measure model, engine and whole queries on this machine; takes some minutes of all of it.
 
     With --clients: load on a desk of its own with the scripted twin of the model.
@@ -55,7 +63,10 @@ def bench(baseline: bool, quick: bool, clients: int | None, seconds: float, as_j
             async with engine_at_hand(settings) as well:
                 if not well:
                     return {}
-                return await _measure(settings, Path(folder), baseline=baseline, quick=quick)
+                count = queries or (QUICK_QUERIES if quick else QUERIES)
+                return await _measure(
+                    settings, Path(folder), baseline=baseline, quick=quick, count=count
+                )
 
     card = run(benching())
     if not card:
@@ -68,7 +79,7 @@ def bench(baseline: bool, quick: bool, clients: int | None, seconds: float, as_j
 
 
 async def _measure(
-    settings: Settings, folder: Path, *, baseline: bool, quick: bool
+    settings: Settings, folder: Path, *, baseline: bool, quick: bool, count: int
 ) -> dict[str, Any]:
     from appliance.evaluation.bench import run as benches
     from appliance.evaluation.golden import read_golden
@@ -87,7 +98,7 @@ async def _measure(
         for item in read_golden(HOME / "kb" / "golden.jsonl")
         if item.answerable and not item.escalate and not item.history
     ]
-    texts = texts[: QUICK_QUERIES if quick else QUERIES]
+    texts = texts[:count]
     turns = QUICK_TURNS if quick else TURNS
     streams = (1, 8) if quick else benches.STREAMS
     length = turns * len(streams) + len(texts) // 3 + 3 + len(texts)

@@ -47,7 +47,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 def with_database(process: str, work: Callable[[Database], Awaitable[T]]) -> T:
     """Run work on the database, which has to be there and migrated."""
     settings = prepare(process)
-    from appliance.jobs.tasks import waker
+    from appliance.jobs.waking import waker
     from appliance.settings import ensure_folders
     from appliance.storage.database import Database
 

@@ -257,7 +257,7 @@ def redeliver(
 def _with_webhooks(work: Callable[[Webhooks, Principal], Awaitable[T]]) -> T:
     settings = prepare("webhooks")
     from appliance.jobs.sending import receiver_guard, webhook_secrets
-    from appliance.jobs.tasks import waker
+    from appliance.jobs.waking import waker
     from appliance.services.access import OPERATOR
     from appliance.services.webhooks import Webhooks
     from appliance.settings import ensure_folders

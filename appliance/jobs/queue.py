@@ -1,16 +1,13 @@
 """The queue: Huey on a file, on Redis or Valkey, or on PostgreSQL. It carries hints only.
 
-Whatever is wrong with it must neither fail a customer's query nor stop deliveries, so that putting
-in never waits and never raises, and taking out reports trouble once and goes on trying.
+Whatever is wrong with it must not stop deliveries: taking out reports trouble once and goes on
+trying. Putting in is :mod:`appliance.jobs.waking`'s.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,53 +77,6 @@ class JsonSerializer(Serializer):  # type: ignore[misc]
 
     def _deserialize(self, data: bytes) -> Message:
         return Message(*msgspec.json.decode(bytes(data), type=list[Any]))
-
-
-class Waker:
-    """Tells a worker that something is due. Returns at once; a call made while another waits for
-    its turn is told by that one.
-
-    :param tell: puts the hint into the queue; may wait, may raise.
-    :param done: called at the end, in the thread that told.
-    """
-
-    def __init__(
-        self, tell: Callable[[], object], done: Callable[[], object] = lambda: None
-    ) -> None:
-        self._tell = tell
-        self._done = done
-        self._thread = ThreadPoolExecutor(1, "wake")
-        self._lock = threading.Lock()
-        self._waiting = False
-        self._well = True
-
-    def __call__(self) -> None:
-        with self._lock:
-            if self._waiting:
-                return
-            self._waiting = True
-        try:
-            self._thread.submit(self._run)
-        except RuntimeError:
-            return  # the process is stopping; the worker looks by itself
-
-    def close(self) -> None:
-        """Let the hint under way go out."""
-        self._thread.submit(self._done)
-        self._thread.shutdown(wait=True)
-
-    def _run(self) -> None:
-        with self._lock:
-            # What becomes due from here on needs a hint of its own.
-            self._waiting = False
-        try:
-            self._tell()
-        except Exception as error:  # every storage has its own
-            if self._well:
-                log.warning("wake_up_failed", error=type(error).__name__)
-            self._well = False
-        else:
-            self._well = True
 
 
 class FileStorage(SqliteStorage):  # type: ignore[misc]

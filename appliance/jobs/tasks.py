@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from huey import crontab
 
-from appliance.jobs.queue import HINTS_MAX, Queue, Waker
-from appliance.settings import Settings
+from appliance.jobs.queue import HINTS_MAX, Queue
 
 PRUNE_AT = {"hour": "3", "minute": "17"}
 """When old deliveries are removed, in UTC."""
@@ -43,23 +42,3 @@ def register(queue: Queue, work: Work | None = None) -> Callable[[], None]:
             wake()
 
     return hint
-
-
-def waker(settings: Settings) -> Waker:
-    """What a process calls after a commit that made deliveries due. The queue is opened at the
-    first hint: a server that is away must not keep a process from starting."""
-    queue: Queue | None = None
-    hint: Callable[[], None] | None = None
-
-    def tell() -> None:
-        nonlocal queue, hint
-        if queue is None or hint is None:
-            queue = Queue(settings)
-            hint = register(queue)
-        hint()
-
-    def close() -> None:
-        if queue is not None:
-            queue.close()
-
-    return Waker(tell, close)

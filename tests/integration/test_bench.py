@@ -21,7 +21,17 @@ def card(engine_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     home = tmp_path_factory.mktemp("bench")
     link_weights(engine_home, home)
     done = subprocess.run(
-        [sys.executable, "-m", "appliance", "bench", "--quick", "--baseline", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "appliance",
+            "bench",
+            "--quick",
+            "--queries",
+            "9",
+            "--baseline",
+            "--json",
+        ],
         env=clean_environment(APPLIANCE_DATA_DIR=str(home)),
         capture_output=True,
         text=True,

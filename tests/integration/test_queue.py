@@ -18,8 +18,9 @@ import redis
 
 from appliance.errors import SettingsError
 from appliance.jobs.consuming import Consumer
-from appliance.jobs.queue import FILE, HINTS_MAX, Queue, Waker
-from appliance.jobs.tasks import Work, register, waker
+from appliance.jobs.queue import FILE, HINTS_MAX, Queue
+from appliance.jobs.tasks import Work, register
+from appliance.jobs.waking import Waker, waker
 from appliance.settings import Settings
 from tests.appliance_process import free_port, until
 

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import pytest
 
 from appliance.domain.webhook_secrets import WebhookSecrets
-from appliance.jobs.queue import FILE, Waker
-from appliance.jobs.tasks import waker
+from appliance.jobs.queue import FILE
+from appliance.jobs.waking import Waker, waker
 from appliance.operations.secrets import load_secret
 from appliance.settings import Settings
 from appliance.storage import Database, Records
