@@ -28,6 +28,7 @@ import pytest
 
 from appliance.settings import Settings
 from tests.engine_process import link_weights
+from tests.forked_command import run_forked
 
 ROOT = Path(__file__).resolve().parent.parent
 FAQS = ROOT / "kb" / "faqs.json"
@@ -122,14 +123,8 @@ class ApplianceProcess:
 
     def cli(self, *arguments: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run a command in this data folder, from elsewhere than the checkout."""
-        return subprocess.run(
-            [*COMMAND, *arguments],
-            env=self.environment,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
+        return run_forked(
+            arguments, environment=self.environment, folder=self.folder, timeout=timeout
         )
 
     def cli_json(self, *arguments: str) -> Any:

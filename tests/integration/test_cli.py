@@ -111,7 +111,7 @@ def test_the_commands_of_the_contract_are_there() -> None:
 def test_every_command_explains_itself(words: tuple[str, ...], desk: ApplianceProcess) -> None:
     done = desk.cli(*words, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"Usage: {' '.join(('python -m appliance', *words))}")
+    assert done.stdout.startswith(f"Usage: {' '.join(('appliance', *words))}")
     # A sentence for people and an explanation of every option.
     assert len(done.stdout.splitlines()[2].split()) >= 2
     assert not re.search(r"^  -[-\w, ]+(?: [A-Z]+)?$(?!\n {10})", done.stdout, re.MULTILINE)
