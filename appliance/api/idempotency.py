@@ -14,7 +14,7 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from appliance.api.auth import identify
+from appliance.api.auth import count, identify
 from appliance.bootstrap import Appliance
 from appliance.domain import once as claims
 from appliance.domain.once import Claim, Once
@@ -67,6 +67,8 @@ class OncePosts(ASGIMiddleware):
             # Nobody's key: the route refuses, or it needs nobody and there is nothing to protect.
             await next_app(scope, receive, send)
             return
+        # A request told again is a request too: else one key could ask for it without end.
+        count(request, self._appliance, principal)
         once = await claimed(request, principal, status=handler.status_code)
         assert once is not None
         idempotency = self._appliance.idempotency

@@ -40,10 +40,13 @@ class UserController(Controller):
         self,
         user_id: FromPath[str],
         data: JSONBody[UserRequest],
+        principal: Caller,
         appliance: Desk,
     ) -> User:
         """Create or replace what is known of a user. VIP raises the priority of their queries."""
-        return await appliance.users.put(user_id, name=data.name, email=data.email, vip=data.vip)
+        return await appliance.users.put(
+            principal, user_id, name=data.name, email=data.email, vip=data.vip
+        )
 
     @delete("/{user_id:str}", responses=documented(400, 401, 403, 404))
     async def forget_user(self, user_id: FromPath[str], principal: Caller, appliance: Desk) -> None:

@@ -30,7 +30,9 @@ class Users:
             raise NotFound("There is no such user.")
         return user
 
-    async def put(self, user_id: str, *, name: str | None, email: str | None, vip: bool) -> User:
+    async def put(
+        self, principal: Principal, user_id: str, *, name: str | None, email: str | None, vip: bool
+    ) -> User:
         """Create or replace what is known of a user.
 
         :raises InvalidInput: the id is empty or too long.
@@ -40,6 +42,8 @@ class Users:
 
         def work(records: Records) -> User:
             records.users.ensure(user_id)
+            # VIP moves its owner to the front. Neither id nor name: this stays for ever.
+            records.audit.add(principal.owner, "user.update", "user", {"vip": vip})
             return records.users.update(user_id, name=name, email=email, vip=vip)
 
         return await self._database.write(work)

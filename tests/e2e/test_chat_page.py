@@ -587,6 +587,27 @@ def test_a_message_that_was_not_sent_is_kept(visit: Visit) -> None:
     visit.errors.clear()
 
 
+def test_a_message_whose_answer_was_lost_is_asked_once(visit: Visit) -> None:
+    """The server has it, the page cannot know: another try must not be another question."""
+
+    def lose_the_answer(route: Route) -> None:
+        assert route.fetch().ok
+        route.abort()
+
+    _breaking(visit, 1, lose_the_answer)
+    visit.box.fill(PASSWORD)
+    visit.box.press("Enter")
+    visit.page.locator(".notice").get_by_role("button", name="Try again").click()
+    expect(visit.answers).to_have_count(1)
+    expect(visit.answers.locator(".text").first).to_contain_text("Forgot password")
+    assert len(visit.desk.messages(visit.conversation)) == 2
+    with visit.desk.client("admin") as client:
+        listed = client.get("/conversations", params={"limit": 2}).json()["items"]
+    assert [item["id"] for item in listed].count(visit.conversation) == 1
+    assert all("ERR_FAILED" in error for error in visit.errors)
+    visit.errors.clear()
+
+
 def test_too_many_messages_have_to_wait(visit: Visit) -> None:
     _breaking(
         visit,

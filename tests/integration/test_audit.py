@@ -36,7 +36,7 @@ async def door(sqlite_url: str, tmp_path: Path) -> AsyncIterator[FrontDoor]:
 async def test_every_act_over_the_api_names_its_actor(door: FrontDoor) -> None:
     who = await door.sign_in("ada")
     change = await save_articles(door.appliance.database, [HELD], replace=False)
-    await door.appliance.users.put("u1", name=None, email=None, vip=True)
+    await door.appliance.users.put(OPERATOR, "u1", name=None, email=None, vip=True)
 
     def start(records: Any) -> str:
         conversation = records.conversations.create("u1", "key:1", "Help")
@@ -76,6 +76,7 @@ async def test_every_act_over_the_api_names_its_actor(door: FrontDoor) -> None:
             "learn.correct",
             message,
         ),
+        ("PUT", "/users/u1", {"name": "Grace", "vip": True}, "user.update", "user"),
         ("DELETE", "/users/u1", None, "user.forget", "user"),
     ]
     for method, path, body, _, _ in acts:
@@ -90,7 +91,7 @@ async def test_every_act_over_the_api_names_its_actor(door: FrontDoor) -> None:
     ]
     # Neither secrets nor customers: what is written here stays for ever.
     written = json.dumps([[e.target, dict(e.details)] for e in await door.audit()])
-    for secret in (made.json()["key"], *password.values(), eve["password"], "u1", "Hello"):
+    for secret in (made.json()["key"], *password.values(), eve["password"], "u1", "Grace", "Hello"):
         assert json.dumps(secret)[1:-1] not in written
 
 

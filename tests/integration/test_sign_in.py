@@ -534,6 +534,17 @@ async def test_a_key_has_its_limit_and_is_told(sqlite_url: str, tmp_path: Path) 
             assert "ratelimit" not in probe.headers
 
 
+async def test_requests_told_again_count_too(sqlite_url: str, tmp_path: Path) -> None:
+    async with front_door(sqlite_url, tmp_path, key_requests_per_minute=3) as door:
+        agent = door.keys["admin"] | {"Idempotency-Key": "eve-1"}
+        body = {"username": "eve", "role": "agent", "password": "a battery of words"}
+        answers = [await door.send("POST", f"{API}/accounts", agent, json=body) for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [201, 201, 201, 429]
+        assert answers[1].headers["idempotent-replayed"] == "true"
+        left = [answer.headers["ratelimit"].partition(";t")[0] for answer in answers[:3]]
+        assert left == ['"key";r=2', '"key";r=1', '"key";r=0']
+
+
 async def test_whoever_is_signed_in_has_the_same_limit_in_every_browser(
     sqlite_url: str, tmp_path: Path, hasty: None
 ) -> None:

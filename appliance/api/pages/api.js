@@ -32,7 +32,8 @@ export function session() {
 }
 
 /** Ask a question. @yields {{event, data}} of the stream; an "error" event is thrown as Problem. */
-export async function* ask(message, conversation) {
+/** @param {string} key the same for every try to send this message: it is answered once */
+export async function* ask(message, conversation, key) {
   const { user_id } = await session();
   const body = { user_id, message };
   if (conversation) body.conversation_id = conversation;
@@ -43,6 +44,7 @@ export async function* ask(message, conversation) {
     body,
     signal: head.signal,
     accept: "text/event-stream",
+    headers: { "Idempotency-Key": key },
   }).finally(() => clearTimeout(timer));
   try {
     for await (const item of readEvents(response.body)) {
@@ -100,8 +102,9 @@ async function parse(response) {
   }
 }
 
-async function request(method, path, { body, signal, accept = "application/json" } = {}) {
-  const headers = { Accept: accept, ...identity };
+async function request(method, path, options = {}) {
+  const { body, signal, accept = "application/json" } = options;
+  const headers = { Accept: accept, ...identity, ...options.headers };
   if (method !== "GET") headers["Content-Type"] = "application/json";
   let response;
   try {

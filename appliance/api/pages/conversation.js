@@ -54,9 +54,9 @@ export class Conversation extends EventTarget {
     this.transcript.absorb(items);
     const last = items.findLast((item) => item.role === "customer");
     for (const { ticket, text, at } of outbox.takeLeftOver(this.id)) {
-      outbox.remove(ticket);
       const arrived = last?.content === text && instant(last.created_at) > at - CLOCK_SKEW_MS;
-      if (!arrived) this.#unsent(text);
+      if (arrived) outbox.remove(ticket);
+      else this.#unsent(text, ticket);
     }
     if (last && last === items.at(-1) && last.state === "received") await this.#resume(last);
     else this.#markInterrupted(items);
@@ -74,8 +74,8 @@ export class Conversation extends EventTarget {
     }
   }
 
-  async send(text) {
-    const ticket = outbox.add(this.id, text);
+  /** @param {string} ticket of an earlier try, after which the server may have the message */
+  async send(text, ticket = outbox.add(this.id, text)) {
     const question = this.transcript.add({ role: "customer", content: text });
     const answer = this.transcript.addLive(STAGES.sent);
     let accepted = false;
@@ -87,7 +87,7 @@ export class Conversation extends EventTarget {
     }, SLOW_AFTER_S * 1000);
     this.#set({ busy: true });
     try {
-      for await (const { event, data } of api.ask(text, this.id)) {
+      for await (const { event, data } of api.ask(text, this.id, ticket)) {
         if (event === "analysis") {
           // From here on the server has the message: a reload would find it there.
           accepted = true;
@@ -112,7 +112,7 @@ export class Conversation extends EventTarget {
       const problem = asProblem(error);
       // A broken connection says nothing about the answer: the server may well finish it.
       if (accepted && problem.status === 0) await this.#settle(question, answer, text);
-      else this.#failed({ question, answer, text, ticket, problem });
+      else this.#failed({ question, answer, text, ticket, accepted, problem });
     } finally {
       clearTimeout(slow);
       // After an answer the next question may already be on its way, and busy is its own.
@@ -216,21 +216,23 @@ export class Conversation extends EventTarget {
     ]);
   }
 
-  #failed({ question, answer, text, ticket, problem }) {
+  #failed({ question, answer, text, ticket, accepted = false, problem }) {
     const partial = answer && this.#keepPartial(answer);
     const { text: words, remedy, wait } = explain(problem);
     if (wait) this.dispatchEvent(new CustomEvent("pause", { detail: wait }));
-    const again = () => {
+    const afresh = () => {
       outbox.remove(ticket);
       this.#again(question, partial, text);
     };
+    // The same try once more: if the server has the message after all, it tells the answer it gave.
+    const again = accepted ? afresh : () => this.#again(question, partial, text, ticket);
     const first = {
       retry: { label: "Try again", run: again },
       fresh: {
         label: "Send in a new conversation",
         run: () => {
           this.#set({ id: null, status: "new" });
-          again();
+          afresh();
         },
       },
       reload: { label: "Reload the page", run: () => location.reload() },
@@ -249,9 +251,8 @@ export class Conversation extends EventTarget {
   }
 
   /** A message from before the reload that the server never showed to have. */
-  #unsent(text) {
+  #unsent(text, ticket) {
     const question = this.transcript.add({ role: "customer", content: text });
-    const ticket = outbox.add(this.id, text);
     this.#failed({ question, text, ticket, problem: new api.Problem({ code: "left-over" }) });
   }
 
@@ -266,11 +267,11 @@ export class Conversation extends EventTarget {
     return null;
   }
 
-  #again(question, partial, text) {
+  #again(question, partial, text, ticket = undefined) {
     if (this.busy) return;
     this.transcript.remove(question);
     if (partial) this.transcript.remove(partial);
-    this.send(text);
+    this.send(text, ticket);
   }
 
   #set(changes) {

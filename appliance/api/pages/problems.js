@@ -27,6 +27,12 @@ export function explain(problem) {
         "This conversation is no longer available. You can send your message in a new one.",
         "fresh",
       );
+    case 409:
+      return say(
+        "We have your message already and are working on it.",
+        "retry",
+        problem.retryAfter || DEFAULT_WAIT,
+      );
     case 429:
       return say(
         "That was a lot of messages in a short time.",
