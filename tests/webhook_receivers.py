@@ -112,7 +112,10 @@ class Receiver:
         return True
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers["content-length"]))
+        length = int(handler.headers["content-length"])
+        body = handler.rfile.read(length)
+        if len(body) < length:
+            return  # its sender was killed in the middle: no request, and nothing to answer
         headers = {name.lower(): value for name, value in handler.headers.items()}
         received = Received(headers, body, time.monotonic(), self._valid(headers, body))
         self.received.append(received)
