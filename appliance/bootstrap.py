@@ -234,7 +234,7 @@ class Appliance:
                 lambda: self.monitor.seen.model.model,
                 Provenance(
                     weights=self._weights_of,
-                    heads=lambda: reader.fingerprint,
+                    heads=lambda: reader.fingerprint + advice.mark(),
                     index=lambda: base.fingerprint,
                     encoder=embedder.fingerprint,
                     settings={"answer_mode": mode, "languages": self.settings.languages},

@@ -9,6 +9,7 @@ nothing of them. A weight of nothing means that the model is not even asked.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,14 @@ class ModelOpinion:
         if stamp != self._stamp:
             self._stamp, self._known = stamp, read(self._path)
         return self._known.get(self._in_charge() or "", {})
+
+    def mark(self) -> str:
+        """What tells two ways of counting apart, for the record of an answer; empty while the model
+        has no say, because answers do not depend on it then."""
+        counting = {kind: each for kind, each in self.weights().items() if each.weight}
+        if not counting:
+            return ""
+        return f"+model:{hashlib.sha256(msgspec.json.encode(counting)).hexdigest()[:16]}"
 
     async def __call__(self, kind: Asked, text: str) -> dict[str, float]:
         """By what the odds of each label are multiplied; empty where the model has no say."""

@@ -133,6 +133,19 @@ async def test_a_measurement_counts_from_the_next_message_on(tmp_path: Path) -> 
     assert await advise("category", "x") == {}
 
 
+async def test_a_record_tells_how_the_model_counted(tmp_path: Path) -> None:
+    advise = opinion_of(ScriptedModel(["Billing"]), tmp_path, {})
+    assert advise.mark() == ""
+    marks = []
+    for weight in (1.0, 0.5, 0.0):
+        keep(tmp_path / "opinions.json", "w1", {"category": Opinion(weight, EVEN, 0.1, 100)})
+        os.utime(tmp_path / "opinions.json", ns=(1, int(weight * 4) + 1))
+        marks.append(advise.mark())
+    assert marks[0].startswith("+model:")
+    assert marks[0] != marks[1]
+    assert marks[2] == "", "a model without a say changes no answer"
+
+
 @pytest.mark.parametrize("content", ["", "{", '{"w1": 3}', "[]"])
 def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
     file = tmp_path / "opinions.json"
