@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.appliance_process import until
+from tests.appliance_process import processes_of, until
 from tests.chaos.customers import Customers
 from tests.chaos.fixtures import MakeUnits
 from tests.chaos.ledger import audit, waiting
@@ -37,9 +37,18 @@ def kill_at_random(desk: Units, kills: int, seed: int) -> Counter[str]:
     for name in names:
         desk.serving()
         time.sleep(chance.uniform(0.1, QUIET_SECONDS))
-        desk.kill(chance.choice(desk.pids(name)), signal.SIGKILL)
+        until(lambda name=name: _struck(desk, name, chance), f"{name} to kill")
         hit[name] += 1
     return hit
+
+
+def _struck(desk: Units, name: str, chance: random.Random) -> bool:
+    """Kill a process of a unit; False where it has just ended by itself, or is not there yet."""
+    pid = chance.choice(desk.pids(name))
+    if pid not in processes_of(desk.data_dir):
+        return False
+    desk.kill(pid, signal.SIGKILL)
+    return True
 
 
 FULL = [pytest.mark.full, pytest.mark.timeout(3_000)]
