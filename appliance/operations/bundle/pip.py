@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from appliance.errors import BundleError
@@ -34,13 +35,16 @@ def pip(
     return done.stdout
 
 
-def check_installable(lock: Path, wheels: Path) -> None:
-    """Resolve the lock over the folder, reaching nothing, as the installation will.
+def check_installable(lock: str, wheels: Path, *, resolve: bool) -> None:
+    """Have pip work out an installation from the folder, reaching nothing.
 
+    :param resolve: whether what the packages need has to be in the lock, too.
     :raises BundleError: something is missing or has another hash.
     """
-    words = ["install", "--dry-run", "--quiet", "--ignore-installed", "--no-index", "--find-links"]
-    pip("--isolated", *words, wheels, *HASHED, lock)
-
-
-HASHED = ("--require-hashes", "--only-binary", ":all:", "--requirement")
+    words = ["--dry-run", "--quiet", "--ignore-installed", "--no-index", "--find-links", wheels]
+    hashed = ["--require-hashes", "--only-binary", ":all:"]
+    with tempfile.NamedTemporaryFile("w", prefix="appliance-lock-", suffix=".txt") as file:
+        file.write(lock)
+        file.flush()
+        more = [] if resolve else ["--no-deps"]
+        pip("install", "--isolated", *words, *hashed, *more, "--requirement", file.name)
