@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from appliance.operations.backup.restoring import Restored
     from appliance.settings import Settings
 
-FILE = click.Path(path_type=Path)
+PLACE = click.Path(path_type=Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 MEGA = 1e6
 
 passphrase_option = click.option(
@@ -59,7 +60,7 @@ def upgrade(as_json: bool) -> None:
 
 
 @db.command()
-@click.option("--out", type=FILE, help="A folder, or a new file; by default the setting's folder.")
+@click.option("--out", type=PLACE, help="A folder, or a new file; by default the setting's folder.")
 @click.option("--with-secrets", is_flag=True, help="Take secrets along, encrypted.")
 @click.option(
     "--passphrase-file", metavar="FILE", help="Its first line encrypts them; - for stdin."
@@ -184,7 +185,7 @@ def restore(
 
 
 @db.command()
-@click.option("--dir", "folder", type=FILE, help="Another folder than the setting's.")
+@click.option("--dir", "folder", type=PLACE, help="Another folder than the setting's.")
 @json_option
 def backups(folder: Path | None, as_json: bool) -> None:
     """List backups, newest first, with when each was rehearsed."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+from sqlalchemy import URL
 
 from appliance.errors import ApplianceError
 from appliance.llm.weights import write_json
@@ -78,6 +79,8 @@ def settle(settings: Settings) -> bool:
         for move in reversed(found.moves):
             if Path(move.target).exists() and not Path(move.source).exists():
                 _move(Move(move.target, move.source))
+        if found.database is not None:
+            dumps.drop(_staged(settings, found.database))
     finish(settings)
     _tidy(settings)
     return undone
@@ -89,12 +92,17 @@ def is_interrupted(settings: Settings) -> bool:
 
 
 def _is_done(settings: Settings, exchange: Exchange) -> bool:
-    if any(Path(m.source).exists() or not Path(m.target).exists() for m in exchange.moves):
-        return False
-    if exchange.database is None:
-        return True
-    staged = parse_url(settings.resolved_database_url).set(database=exchange.database)
-    return not dumps.exists(staged)
+    """Whether the last step happened. Earlier ones do not tell: where something left, something
+    else came."""
+    if exchange.moves:
+        last = exchange.moves[-1]
+        if Path(last.source).exists() or not Path(last.target).exists():
+            return False
+    return exchange.database is None or not dumps.exists(_staged(settings, exchange.database))
+
+
+def _staged(settings: Settings, database: str) -> URL:
+    return parse_url(settings.resolved_database_url).set(database=database)
 
 
 def _move(move: Move) -> None:
