@@ -183,6 +183,23 @@ class StorageFull(StorageUnavailable):
     default_hint = "Free some space; reading works meanwhile."
 
 
+class BackupFailed(ApplianceError):
+    """No backup was made; those that were there still are."""
+
+    code = "backup_failed"
+    status = 507
+    title = "The backup was not made"
+    default_hint = "Earlier backups are untouched; see 'appliance db backups'."
+
+
+class BackupRefused(InvalidInput):
+    """A backup file is damaged, foreign, or not fit for this appliance; nothing was changed."""
+
+    code = "backup_refused"
+    title = "The backup cannot be used"
+    default_hint = "Take another one: 'appliance db backups' lists those that are here."
+
+
 class KnowledgeFileError(InvalidInput):
     """A knowledge file cannot be read; nothing of it was imported."""
 

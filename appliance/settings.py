@@ -135,6 +135,16 @@ class Settings(BaseSettings):
     disk_reserve_mib: int = Field(
         default=256, ge=0, description="Free space below which the appliance is read-only, in MiB."
     )
+    backup_dir: Path | None = Field(
+        default=None,
+        description="Folder of backups, best on another disk; empty means backups in data_dir.",
+    )
+    backup_days: int = Field(
+        default=7, ge=1, description="Days of which the last scheduled backup is kept."
+    )
+    backup_weeks: int = Field(
+        default=4, ge=0, description="Weeks of which the last scheduled backup is kept besides."
+    )
     metrics_access: Literal["local", "key"] = Field(
         default="local",
         description="Who reads /metrics: local, this machine or an admin key; key, a key always.",
@@ -268,6 +278,7 @@ class Settings(BaseSettings):
         for name in (
             "data_dir",
             "runtime_dir",
+            "backup_dir",
             "embeddings_dir",
             "vllm_model_dir",
             "vllm_python",

@@ -56,12 +56,13 @@ def load_secret(folder: Path, name: str) -> bytes:
 def told(settings: Settings) -> dict[str, Any]:
     """The settings that differ from their defaults, without passwords in addresses and options."""
     given: dict[str, Any] = settings.model_dump(mode="json", exclude_defaults=True)
-    return {name: _masked(value) for name, value in given.items()}
+    return {name: masked(value) for name, value in given.items()}
 
 
-def _masked(value: Any) -> Any:
+def masked(value: Any) -> Any:
+    """A setting's value, or a line of the file, without passwords in addresses and options."""
     if isinstance(value, list):
-        return [_masked(each) for each in value]
+        return [masked(each) for each in value]
     if not isinstance(value, str):
         return value
     return _SECRET_OPTION.sub(r"\1***", _CREDENTIALS.sub("***", value))

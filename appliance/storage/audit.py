@@ -55,6 +55,10 @@ class AuditRepository(Repository):
             statement = statement.where(_place < self._place(before))
         return self._all(AuditEntry, statement)
 
+    def has(self, entry_id: str) -> bool:
+        """Whether the log holds this entry."""
+        return self._connection.scalar(select(_c.id).where(_c.id == entry_id)) is not None
+
     def following(
         self, after: str | None, limit: int, *, since: datetime | None = None
     ) -> Sequence[AuditEntry]:

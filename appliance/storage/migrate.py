@@ -97,6 +97,11 @@ def head() -> str:
     return found
 
 
+def knows(revision: str) -> bool:
+    """Whether a database of that revision can be brought to this code's form."""
+    return any(script.revision == revision for script in _scripts(FOLDER).walk_revisions())
+
+
 def require_head(connection: Connection) -> None:
     """Return when the database has the form this code is written for.
 
@@ -116,8 +121,7 @@ def _scripts(folder: Path) -> ScriptDirectory:
 
 
 def _refuse_newer(found: str | None) -> None:
-    known = {script.revision for script in _scripts(FOLDER).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and not knows(found):
         raise NotMigrated(
             "The database was migrated by a newer release.",
             hint="Install that release again, or restore the backup made before its upgrade.",

@@ -53,6 +53,10 @@ class SessionRepository(Repository):
         statement = delete(sessions).where(_c.account_id == account_id)
         return self._connection.execute(statement).rowcount
 
+    def end_all(self) -> int:
+        """End every session; how many there were."""
+        return self._connection.execute(delete(sessions)).rowcount
+
     def tidy(self, now: datetime) -> None:
         """Delete what has expired."""
         self._connection.execute(delete(sessions).where(_c.expires_at <= now))
