@@ -776,11 +776,12 @@ own_folder() {
     [[ $ROOT != / ]] || chown "$1" "$3"
 }
 
-# put_file OWNER MODE FILE <TEXT: written beside it and renamed, so that it is there whole or not at all.
+# put_file OWNER MODE FILE <TEXT: written beside it and renamed, so that it is there whole or not at
+# all; under a name that the next run takes again, should this one be killed here.
 put_file() {
-    local new
-    new=$(mktemp "$3.XXXXXX")
-    cat >"$new"
+    local new=$3.part
+    rm -f -- "$new"
+    (umask 077 && cat >"$new")
     chmod "$2" "$new"
     [[ $ROOT != / ]] || chown "$1" "$new"
     mv -f -- "$new" "$3"
