@@ -1,0 +1,51 @@
+"""What runs as ``python -m appliance`` in a made-up release: the real commands, on twins of the
+models, so that a start takes seconds. It is copied into the release in place of ``__main__.py``.
+
+The release's file ``fault`` makes it a bad one: ``start`` ends the API, ``hang`` never lets it get
+ready, ``probe`` has it find no articles.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from appliance.cli.main import main
+
+FAULT = Path(__file__).resolve().parent.parent / "fault"
+
+
+def _on_twins(fault: str) -> None:
+    from appliance import bootstrap
+    from appliance.knowledge.base import KnowledgeBase
+    from appliance.knowledge.embedding import HashedEmbedder
+    from appliance.llm.scripted import ScriptedModel
+
+    bootstrap._local_model = lambda settings: ScriptedModel()
+    made_up: Any = bootstrap.Appliance
+    made_up._load_embedder = lambda self: HashedEmbedder()
+    if fault == "start":
+        sys.exit("this release cannot start")
+    if fault == "hang":
+        made_up._load_embedder = lambda self: threading.Event().wait()
+    if fault == "probe":
+
+        async def nothing(*_: Any, **__: Any) -> list[Any]:
+            return []
+
+        blind: Any = KnowledgeBase
+        blind.search = nothing
+
+
+if __name__ == "__main__":
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command == "engine":
+        # Stands in for weights that take a second of both processors to load.
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        sys.exit(0)
+    if command == "api":
+        _on_twins(FAULT.read_text().strip() if FAULT.exists() else "")
+    main()
