@@ -199,6 +199,14 @@ class WeightsError(ApplianceError):
     default_hint = "See 'appliance models list' and 'appliance models show NAME'."
 
 
+class BundleError(ApplianceError):
+    """A bundle cannot be built, or is not what was signed; nothing was changed."""
+
+    code = "bundle"
+    title = "The bundle cannot be used"
+    default_hint = "Copy the bundle again, or ask whoever made it."
+
+
 class ModelError(ApplianceError):
     """Base of what a language-model backend can answer instead of words."""
 

@@ -469,3 +469,23 @@ def enforce_offline() -> None:
 def notify_socket() -> str | None:
     """Where the service manager listens; systemd's variable, not a setting."""
     return os.environ.get("NOTIFY_SOCKET") or None
+
+
+def torch_index() -> str | None:
+    """A package index that has a CPU build of PyTorch, for building bundles; install.sh reads it,
+    too."""
+    return os.environ.get("APPLIANCE_TORCH_INDEX") or None
+
+
+def cache_folder() -> Path:
+    """Where bundles' builder keeps what it can make again, by the XDG rules."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    return (Path(given) if given else Path.home() / ".cache") / "smartsupport-appliance"
+
+
+def compiler_environment(programs: Path) -> dict[str, str]:
+    """The environment in which a bundle's code is compiled: ``programs`` come first, and no flags
+    of the shell's reach the compiler, or two builds would differ."""
+    flags = {"CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CMAKE_ARGS", "CC", "CXX"}
+    kept = {name: value for name, value in os.environ.items() if name not in flags}
+    return kept | {"PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}"}

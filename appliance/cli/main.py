@@ -16,6 +16,7 @@ from appliance.cli.answers import answers
 from appliance.cli.ask import ask
 from appliance.cli.audit import audit
 from appliance.cli.bench import bench
+from appliance.cli.bundle import bundle
 from appliance.cli.db import db
 from appliance.cli.doctor import doctor
 from appliance.cli.evaluate import evaluate
@@ -59,6 +60,7 @@ for command in (
     doctor,
     evaluate,
     bench,
+    bundle,
 ):
     cli.add_command(command)
 
