@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from appliance.cli.output import json_option, prepare, print_json
+from appliance.cli.output import json_option, note, prepare, print_json
 
 if TYPE_CHECKING:
+    from appliance.operations.release.journal import Entry
     from appliance.operations.release.layout import Layout
     from appliance.settings import Settings
 
@@ -92,6 +93,73 @@ def status(root: Path | None, as_json: bool) -> None:
     for name, value in found.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         click.echo(f"{name.replace('_', ' ')}: {'-' if shown in (None, '') else shown}")
+
+
+@release.command()
+@click.argument("version")
+@root_option
+@json_option
+def upgrade(version: str, root: Path | None, as_json: bool) -> None:
+    """Put a newer release in charge, which undoes itself unless it does what the old one did."""
+    layout, settings = _installation(root, version)
+    from appliance.operations.release.upgrade import upgrade as work
+
+    _tell(work(layout, settings, version, note), as_json)
+
+
+@release.command()
+@click.option(
+    "--discard-new", is_flag=True, help="Give up what was written since; a backup is kept."
+)
+@root_option
+@json_option
+def rollback(discard_new: bool, root: Path | None, as_json: bool) -> None:
+    """Go back to the release before, with its database where nothing was written since."""
+    layout, settings = _installation(root)
+    from appliance.operations.release.upgrade import rollback as work
+
+    _tell(work(layout, settings, note, discard_new=discard_new), as_json)
+
+
+@release.command()
+@click.option("--boot", is_flag=True, help="Start nothing: the services wait for this command.")
+@root_option
+@json_option
+def recover(boot: bool, root: Path | None, as_json: bool) -> None:
+    """Finish or undo an upgrade that was killed; does nothing where there is none."""
+    layout, settings = _installation(root)
+    from appliance.operations.release.upgrade import recover as work
+
+    entry = work(layout, settings, note, start=not boot)
+    if as_json:
+        print_json({"recovered": entry})
+    elif entry is None:
+        click.echo("Nothing is unfinished.")
+    else:
+        click.echo(f"The {entry.operation} to {entry.after}: {entry.outcome}. {entry.reason}")
+
+
+@release.command(hidden=True)
+def guard() -> None:
+    """Wait for the end of an upgrade, and undo it if it was killed."""
+    from appliance.operations.release.guardian import is_over
+
+    if is_over(sys.stdin.buffer):
+        return
+    layout, settings = _installation(None)
+    from appliance.operations.release.upgrade import LOCK_SECONDS
+    from appliance.operations.release.upgrade import recover as work
+
+    work(layout, settings, note, patience=LOCK_SECONDS)
+
+
+def _tell(entry: Entry, as_json: bool) -> None:
+    downtime = entry.facts.get("downtime_seconds")
+    if as_json:
+        told = {"before": entry.before, "after": entry.after, "downtime_seconds": downtime}
+        print_json({**told, "outcome": entry.outcome, "seconds": entry.seconds})
+    else:
+        click.echo(f"{entry.after} is in charge; customers waited {downtime} s.")
 
 
 def _installation(root: Path | None, version: str | None = None) -> tuple[Layout, Settings]:

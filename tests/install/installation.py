@@ -93,7 +93,9 @@ class Installation:
             (release / "migrations/versions/2099-01-01-0000_made_up.py").write_text(text)
         program = self.layout.program(version)
         program.parent.mkdir(parents=True)
-        program.write_text(f'#!/bin/sh\nPYTHONPATH={release} exec {sys.executable} -m appliance "$@"\n')
+        program.write_text(
+            f'#!/bin/sh\nPYTHONPATH={release} exec {sys.executable} -m appliance "$@"\n'
+        )
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
     def command(self, version: str, *words: str) -> list[str]:

@@ -2,11 +2,13 @@
 models, so that a start takes seconds. It is copied into the release in place of ``__main__.py``.
 
 The release's file ``fault`` makes it a bad one: ``start`` ends the API, ``hang`` never lets it get
-ready, ``probe`` has it find no articles.
+ready, ``probe`` has it find no articles. ``MADE_UP_HOLD`` names the phase at which an upgrade stops
+and waits to be killed.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -40,6 +42,31 @@ def _on_twins(fault: str) -> None:
         blind.search = nothing
 
 
+def _hold_at(phase: str, mark: Path) -> None:
+    """Have an upgrade stop, until it is killed, right after it wrote down that it enters a phase;
+    ``undo`` is its first step back."""
+    from appliance.operations.release.journal import Journal
+
+    enter, end = Journal.enter, Journal.end
+
+    def hold() -> None:
+        mark.touch()
+        threading.Event().wait()
+
+    def entering(self: Journal, entry: Any, name: str, **facts: Any) -> None:
+        enter(self, entry, name, **facts)
+        if name == phase:
+            hold()
+
+    def ending(self: Journal, entry: Any, outcome: Any, reason: str = "") -> None:
+        end(self, entry, outcome, reason)
+        if outcome == "undoing" and phase == "undo":
+            hold()
+
+    made_up: Any = Journal
+    made_up.enter, made_up.end = entering, ending
+
+
 if __name__ == "__main__":
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command == "engine":
@@ -48,4 +75,8 @@ if __name__ == "__main__":
         sys.exit(0)
     if command == "api":
         _on_twins(FAULT.read_text().strip() if FAULT.exists() else "")
+    if command == "release" and sys.argv[2] in ("upgrade", "rollback"):
+        held = os.environ.get("MADE_UP_HOLD")
+        if held:
+            _hold_at(held, Path(os.environ["MADE_UP_MARK"]))
     main()

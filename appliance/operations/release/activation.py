@@ -27,7 +27,7 @@ def put_in_charge(layout: Layout, settings: Settings, version: str) -> bool:
             f"{before} is in charge.", hint=f"'install.sh upgrade' puts {version} in its place."
         )
     layout.switch(version)
-    changed = services_of(layout, settings).install_units(version)
+    changed = services_of(layout, settings).install_units(units.shipped(layout, version))
     return changed or before is None
 
 

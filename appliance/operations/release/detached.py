@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,9 +88,9 @@ class Detached:
         """Whether the process of the file lives; another one that got its number is not it."""
         return self._pid() is not None
 
-    def install_units(self, version: str) -> bool:
+    def install_units(self, wanted: Mapping[str, bytes]) -> bool:
         """Copy them, for whoever looks; nobody here reads them."""
-        return units.put(self._layout, units.shipped(self._layout, version))
+        return units.put(self._layout, wanted)
 
     def remove_units(self) -> None:
         """Delete our units."""

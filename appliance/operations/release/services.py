@@ -5,6 +5,7 @@ up`` in the background."""
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -53,8 +54,8 @@ class Services(Protocol):
     def is_running(self) -> bool:
         """Whether any of it runs, starts or stops."""
 
-    def install_units(self, version: str) -> bool:
-        """Put the units of a release in place of whatever units of ours are there. Drop-ins stay.
+    def install_units(self, wanted: Mapping[str, bytes]) -> bool:
+        """Put these units, by name, in place of whatever units of ours are there. Drop-ins stay.
 
         :return: whether anything changed.
         """

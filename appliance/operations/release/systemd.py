@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from typing import Final
 
 from appliance.logs import get_logger
@@ -57,14 +58,12 @@ class Systemd:
         done = self._run("is-active", *services, seconds=ORDER_SECONDS)
         return bool(RUNNING & set(done.stdout.split()))
 
-    def install_units(self, version: str) -> bool:
-        """Copy the release's units and have systemd read them."""
-        before = units.installed(self._layout)
-        after = units.shipped(self._layout, version)
-        gone = [name for name in before if name not in after]
+    def install_units(self, wanted: Mapping[str, bytes]) -> bool:
+        """Copy them and have systemd read them."""
+        gone = [name for name in units.installed(self._layout) if name not in wanted]
         if gone:
             self._order("disable", *gone, checked=False)
-        changed = units.put(self._layout, after)
+        changed = units.put(self._layout, wanted)
         if changed:
             self._order("daemon-reload")
         return changed

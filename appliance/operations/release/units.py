@@ -3,6 +3,7 @@ touched."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -32,7 +33,7 @@ def installed(layout: Layout) -> dict[str, bytes]:
     }
 
 
-def put(layout: Layout, units: dict[str, bytes]) -> bool:
+def put(layout: Layout, units: Mapping[str, bytes]) -> bool:
     """Make these the units in place. True when anything changed."""
     there = installed(layout)
     if there == units:
