@@ -63,7 +63,9 @@ usage: ./install.sh VERB
                   script lies in, or from a checkout (that one needs package indexes)
   upgrade --bundle FILE [--key PUB]
                   install a newer release beside the present one and move over to it; undoes itself
-  rollback        go back to the release before
+  rollback [--discard-new]
+                  go back to the release before (--discard-new: also where that gives up what was
+                  written since; a backup of it is kept)
   uninstall [--purge]
                   remove the product; --purge: settings and all data as well
   help            show this text
@@ -267,7 +269,7 @@ upgrade() {
 }
 
 rollback() {
-    read_options rollback "--root --yes --dry-run" "$@"
+    read_options rollback "--root --yes --dry-run --discard-new" "$@"
     local current
     current=$(current_version)
     [[ -n $current ]] || fail "nothing is installed under $ROOT" "see './install.sh help'"
@@ -297,7 +299,7 @@ uninstall() {
 read_options() {
     local verb=$1 allowed=$2 option given_root=
     shift 2
-    BUNDLE='' KEY='' HOST='' PORT='' TLS=0 YES=0 CHECK_ONLY=0 DRY_RUN=0 PURGE=0
+    BUNDLE='' KEY='' HOST='' PORT='' TLS=0 YES=0 CHECK_ONLY=0 DRY_RUN=0 PURGE=0 DISCARD=()
     VERSION='' PROBLEM='' ADVICE='' FINGERPRINT='' BUNDLE_MIB=0
     while (($#)); do
         option=$1
@@ -308,6 +310,7 @@ read_options() {
             --check) CHECK_ONLY=1 ;;
             --dry-run) DRY_RUN=1 ;;
             --purge) PURGE=1 ;;
+            --discard-new) DISCARD=(--discard-new) ;;
             *)
                 [[ -n ${2:-} ]] || fail "$option needs a value" "see './install.sh help'" 2
                 case $option in
@@ -1048,7 +1051,11 @@ read_json() {
 }
 
 move_to_release() {
-    [[ $(current_version) != "$VERSION" ]] || return 0
+    # One that was killed is finished or undone first.
+    if [[ $(current_version) == "$VERSION" ]]; then
+        ((DRY_RUN)) || release recover
+        [[ $(current_version) != "$VERSION" ]] || return 0
+    fi
     keep_edited_units
     will "Moving over to version $VERSION; if it does not answer, everything is put back" || return 0
     "$RELEASE/.venv/bin/appliance" release upgrade "$VERSION" 9<&-
@@ -1056,7 +1063,7 @@ move_to_release() {
 
 back_to_release_before() {
     will "Going back to the release before" || return 0
-    "$OPT/current/.venv/bin/appliance" release rollback 9<&-
+    "$OPT/current/.venv/bin/appliance" release rollback "${DISCARD[@]}" 9<&-
 }
 
 # The last words: a first question and its answer, and the first key. A desk that has an administrator

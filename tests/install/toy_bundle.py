@@ -89,6 +89,8 @@ def main():
                 keep("running", [version])
         case ["release", "start"]:
             keep("running", [CURRENT.readlink().name])
+        case ["release", "recover"]:
+            pass
         case ["release", "stop"]:
             keep("running", [])
         case ["release", "status"]:
