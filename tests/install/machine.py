@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -35,7 +34,8 @@ mount --make-rprivate /
 mount -t proc proc /proc
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 for folder in etc var; do
-    mount -t overlay overlay -o "lowerdir=/$folder,upperdir=$root/$folder,workdir=$root/.$folder" "/$folder"
+    layers="lowerdir=/$folder,upperdir=$root/$folder,workdir=$root/.$folder"
+    mount -t overlay overlay -o "$layers" "/$folder"
 done
 mount -t tmpfs tmpfs /opt
 mkdir -p /opt/python /opt/packages /opt/appliance/releases/0/.venv/bin
@@ -50,6 +50,8 @@ cp "$root/appliance" /opt/appliance/releases/0/.venv/bin/appliance
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /var/tmp
 mount -t tmpfs tmpfs /run
+# Shared, but among the units of this machine only: credentials are mounted from a child.
+mount --make-rshared /
 ip link set lo up
 export SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/systemd/system SYSTEMD_GENERATOR_PATH=/nowhere
 export container=other
@@ -166,7 +168,10 @@ def booted(root: Path, *, data: Path | None = None) -> Iterator[Machine]:
 def _furnish(root: Path, data: Path | None) -> None:
     for name in ("etc", "var", ".etc", ".var"):
         (root / name).mkdir()
-    for name, line in (("passwd", f"appliance:x:{USER}:{USER}::/:/bin/false"), ("group", f"appliance:x:{USER}:")):
+    for name, line in (
+        ("passwd", f"appliance:x:{USER}:{USER}::/:/bin/false"),
+        ("group", f"appliance:x:{USER}:"),
+    ):
         (root / "etc" / name).write_text(f"{Path('/etc', name).read_text().rstrip()}\n{line}\n")
     units = root / UNITS
     (units / "service.d").mkdir(parents=True)
@@ -210,8 +215,3 @@ def _removed(group: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-def end(pid: int) -> None:
-    """End a process that a test started there."""
-    os.kill(pid, signal.SIGKILL)
