@@ -23,6 +23,7 @@ from appliance.storage.tables import (
     learning_examples,
     messages,
     metadata,
+    webhook_attempts,
     webhook_deliveries,
     webhooks,
 )
@@ -56,6 +57,18 @@ class StoredHealth:
     admin_keys: int
     head: Head
     records: tuple[Sealed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """What was written down of leaving this machine: attempts of webhook deliveries, the
+    receivers there are, and calls of a remote model; when the latest was, None for never."""
+
+    webhook_attempts: int
+    webhook_latest: datetime | None
+    receivers: tuple[str, ...]
+    remote_calls: int
+    remote_latest: datetime | None
 
 
 class HealthRepository(Repository):
@@ -108,6 +121,22 @@ class HealthRepository(Repository):
     def rows(self) -> dict[str, int]:
         """The number of rows of every table."""
         return {table.name: self._count(table) for table in metadata.sorted_tables}
+
+    def outbound(self, call: str) -> Outbound:
+        """Everything that is still kept.
+
+        :param call: the audit log's action of a remote call.
+        """
+        calls = audit_log.c.action == call
+        return Outbound(
+            webhook_attempts=self._count(webhook_attempts),
+            webhook_latest=self._connection.scalar(select(func.max(webhook_attempts.c.started_at))),
+            receivers=tuple(self._connection.scalars(select(webhooks.c.url).distinct())),
+            remote_calls=self._count(audit_log, calls),
+            remote_latest=self._connection.scalar(
+                select(func.max(audit_log.c.created_at)).where(calls)
+            ),
+        )
 
     def _newest(self) -> datetime | None:
         times = [

@@ -215,3 +215,60 @@ def _removed(group: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+OUTSIDE: Final = """
+import os, socket, threading
+print(os.getpid(), flush=True)
+input()
+def tcp():
+    listener = socket.create_server(("192.0.2.1", 443))
+    while True: listener.accept()[0].close()
+def udp():
+    echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    echo.bind(("192.0.2.1", 53))
+    while True:
+        question, asker = echo.recvfrom(512)
+        echo.sendto(question, asker)
+for each in (tcp, udp): threading.Thread(target=each).start()
+print("there", flush=True)
+"""
+
+
+@contextmanager
+def world(machine: Machine) -> Iterator[None]:
+    """Another machine, at the other end of a cable: it has the first of the addresses that nobody
+    has, listens there, and is the way to everywhere."""
+    outside = subprocess.Popen(
+        [*_enter(machine.pid), "unshare", "--net", sys.executable, "-c", OUTSIDE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert outside.stdin is not None
+        assert outside.stdout is not None
+        pid = outside.stdout.readline().strip()
+        there = ("nsenter", f"--target={pid}", "--net")
+        for words in (
+            ("ip", "link", "add", "cable", "type", "veth", "peer", "name", "outside"),
+            ("ip", "link", "set", "outside", "netns", pid),
+            ("ip", "addr", "add", "10.9.9.2/24", "dev", "cable"),
+            ("ip", "link", "set", "cable", "up"),
+            ("ip", "route", "add", "default", "via", "10.9.9.1"),
+            (*there, "ip", "addr", "add", "10.9.9.1/24", "dev", "outside"),
+            (*there, "ip", "addr", "add", "192.0.2.1/32", "dev", "outside"),
+            (*there, "ip", "link", "set", "outside", "up"),
+        ):
+            done = machine.run(*words)
+            assert done.returncode == 0, (words, done.stderr)
+        outside.stdin.write("\n")
+        outside.stdin.flush()
+        assert outside.stdout.readline() == "there\n"
+        yield
+    finally:
+        outside.kill()
+        outside.wait()
+        for pipe in (outside.stdin, outside.stdout):
+            if pipe is not None:
+                pipe.close()

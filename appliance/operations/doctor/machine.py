@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -28,7 +29,11 @@ def folders(settings: Settings) -> list[Finding]:
         hint = "Run 'appliance db upgrade'."
         return [Finding("folders", "warn", f"{data} does not exist", hint)]
     try:
-        if settings.sockets.is_dir():
+        # To root the folders are somebody else's, and that is as it should be.
+        if settings.sockets.is_dir() and settings.sockets.stat().st_uid != data.stat().st_uid:
+            detail = f"{settings.sockets} does not belong to whom {data} belongs."
+            return [Finding("folders", "bad", detail, "Stop the appliance and remove it.")]
+        if settings.sockets.is_dir() and data.stat().st_uid == os.getuid():
             ensure_folders(settings)
     except ApplianceError as error:
         return [bad("folders", error)]
