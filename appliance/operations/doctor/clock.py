@@ -21,7 +21,9 @@ def examine(newest: datetime | None) -> list[Finding]:
     """
     now = datetime.now(UTC)
     if newest is not None and newest - now > AHEAD_WARN:
-        detail = f"{newest - now} behind the database's newest entry".split(".")[0]
+        detail = (
+            f"{(newest - now).total_seconds() / 60:.0f} minutes behind the database's newest entry"
+        )
         hint = "Set the clock right; webhook signatures and sign-ins depend on it."
         return [Finding("clock", "bad", detail, hint)]
     told = f"{now:%Y-%m-%d %H:%M:%S} UTC"
