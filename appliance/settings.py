@@ -17,7 +17,7 @@ import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -50,6 +50,17 @@ ROOT = installed_under(HOME)
 """The root of this installation, or None in a checkout."""
 
 _DEFAULT_CONFIG = (ROOT or Path("/")) / "etc/appliance/appliance.toml"
+
+_CREDENTIALS = ROOT / "etc/appliance/credentials" if ROOT else None
+"""Where root keeps what the units hand to their processes."""
+
+CREDENTIALS = {
+    "tls_cert_file": "tls.crt",
+    "tls_key_file": "tls.key",
+    "remote_key_file": "remote.key",
+    "database_password_file": "database.password",
+}
+"""Settings that name a file, and the credential that is it where they are not set."""
 
 QUEUE_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "postgresql")
 
@@ -105,6 +116,10 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default="",
         description="SQLAlchemy URL; empty means SQLite in data_dir. PostgreSQL: postgresql+psycopg://...",
+    )
+    database_password_file: Path | None = Field(
+        default=None,
+        description="File that holds the database's password, for a URL that has none.",
     )
     model: str = Field(
         default="",
@@ -275,6 +290,9 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _absolute(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name, named in CREDENTIALS.items():
+            if not values.get(name) and (found := credential(named)):
+                values[name] = found
         for name in (
             "data_dir",
             "runtime_dir",
@@ -283,6 +301,7 @@ class Settings(BaseSettings):
             "vllm_model_dir",
             "vllm_python",
             "remote_key_file",
+            "database_password_file",
             "tls_cert_file",
             "tls_key_file",
         ):
@@ -354,8 +373,23 @@ class Settings(BaseSettings):
 
     @property
     def resolved_database_url(self) -> str:
-        """The URL in force."""
-        return self.database_url or f"sqlite:///{self.data_dir / 'appliance.db'}"
+        """The URL in force.
+
+        :raises SettingsError: the password's file cannot be read.
+        """
+        if not self.database_url:
+            return f"sqlite:///{self.data_dir / 'appliance.db'}"
+        scheme, mark, rest = self.database_url.partition("://")
+        user, at, host = rest.partition("@")
+        if not at or ":" in user or self.database_password_file is None:
+            return self.database_url
+        try:
+            password = self.database_password_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"database_password_file: {self.database_password_file} cannot be read."
+            ) from error
+        return f"{scheme}{mark}{user}:{quote(password, safe='')}@{host}"
 
     @property
     def sockets(self) -> Path:
@@ -392,6 +426,25 @@ def config_file() -> Path | None:
             raise SettingsError(f"APPLIANCE_CONFIG names {path}, which is not a file.")
         return path
     return _DEFAULT_CONFIG if ROOT and _DEFAULT_CONFIG.is_file() else None
+
+
+def credential(name: str) -> Path | None:
+    """A secret that the service manager handed to this process, or, for a command of root's, the
+    file it would be handed; None where there is none, or a line with nothing in it."""
+    given = os.environ.get("CREDENTIALS_DIRECTORY")
+    folder = Path(given) if given else _CREDENTIALS
+    if folder is None:
+        return None
+    try:
+        return folder / name if (folder / name).read_bytes().strip() else None
+    except OSError:
+        return None
+
+
+def handed_over(file: Path) -> bool:
+    """Whether only this process can reach a file, whatever its mode says: a credential's may show
+    the mask of an access list."""
+    return os.environ.get("CREDENTIALS_DIRECTORY") == str(file.parent)
 
 
 def load_settings(**overrides: Any) -> Settings:

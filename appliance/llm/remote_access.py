@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from appliance.errors import SettingsError
-from appliance.settings import Settings
+from appliance.settings import Settings, handed_over
 
 _KEY: Final = re.compile(rb"[\x21-\x7e]{1,4096}")
 
@@ -59,7 +59,7 @@ def read_key(file: Path) -> str:
         found = file.stat()
         if not stat.S_ISREG(found.st_mode):
             raise SettingsError(f"{file} is not a file.", hint="Name a file with remote.key_file.")
-        if stat.S_IMODE(found.st_mode) & 0o077:
+        if stat.S_IMODE(found.st_mode) & 0o077 and not handed_over(file):
             raise SettingsError(
                 f"{file} can be read by other users.", hint=f"Run 'chmod 600 {file}'."
             )

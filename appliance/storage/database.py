@@ -31,6 +31,7 @@ from appliance.storage.events import EventRepository
 from appliance.storage.failures import passing, raise_translated
 from appliance.storage.feedback import FeedbackRepository
 from appliance.storage.golden import GoldenRepository
+from appliance.storage.health import HealthRepository
 from appliance.storage.heartbeats import HeartbeatRepository
 from appliance.storage.idempotency import IdempotencyRepository
 from appliance.storage.keys import KeyRepository
@@ -83,6 +84,7 @@ class Records:
         self.served_model = ServedModelRepository(connection)
         self.idempotency = IdempotencyRepository(connection)
         self.heartbeats = HeartbeatRepository(connection)
+        self.health = HealthRepository(connection)
 
 
 class Database:

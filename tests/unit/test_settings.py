@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from appliance.errors import SettingsError
+from appliance.llm.remote_access import read_key
 from appliance.settings import (
     HOME,
     OFFLINE_ENVIRONMENT,
@@ -443,3 +444,43 @@ def test_queues_that_there_are_not_are_refused(url: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("APPLIANCE_QUEUE_URL", url)
     with pytest.raises(SettingsError, match="queue_url: A queue is one of"):
         load_settings()
+
+
+# --- credentials ----------------------------------------------------------------------------------
+
+
+def test_a_credential_is_the_file_that_no_setting_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "remote.key").write_text("gsk-one\n")
+    (tmp_path / "tls.crt").write_text("\n")  # what a unit says where root keeps no such file
+    found = load_settings()
+    assert found.remote_key_file == tmp_path / "remote.key"
+    assert (found.tls_cert_file, found.tls_key_file) == (None, None)
+    assert load_settings(remote_key_file="/etc/key").remote_key_file == Path("/etc/key")
+    # systemd may show the mask of an access list as the group's rights.
+    (tmp_path / "remote.key").chmod(0o440)
+    assert read_key(tmp_path / "remote.key") == "gsk-one"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert load_settings().remote_key_file is None
+    with pytest.raises(SettingsError, match="can be read by other users"):
+        read_key(tmp_path / "remote.key")
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("postgresql+psycopg://desk@db/desk", "postgresql+psycopg://desk:p%40ss%2Fw@db/desk"),
+        ("postgresql+psycopg://desk:own@db/desk", "postgresql+psycopg://desk:own@db/desk"),
+        ("postgresql+psycopg:///desk", "postgresql+psycopg:///desk"),
+    ],
+)
+def test_a_password_goes_into_an_address_without_one(url: str, whole: str, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("p@ss/w\n")
+    found = load_settings(database_url=url, database_password_file=tmp_path / "password")
+    assert found.resolved_database_url == whole
+    (tmp_path / "password").unlink()
+    if whole != url:
+        with pytest.raises(SettingsError, match="database_password_file"):
+            _ = found.resolved_database_url

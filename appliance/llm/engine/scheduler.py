@@ -151,6 +151,12 @@ class Scheduler:
         """How many requests are being answered, and how many wait."""
         return len(self._running), len(self._waiting)
 
+    @property
+    def pace(self) -> dict[str, float]:
+        """Tokens a second of reading and of writing as measured last; 0 before the first work."""
+        speed = self._generator.speed if self._generator else Speed()
+        return {"reading": round(speed.reading, 1), "writing": round(speed.writing, 1)}
+
     def start(self) -> None:
         """Begin to load."""
         self._thread.start()

@@ -78,6 +78,7 @@ async def health(request: Connection) -> Answer:
         "waiting": waiting,
         "pid": os.getpid(),
         "capacity": status.capacity,
+        "speed": scheduler.pace,
     }
     return _json(body, status=200 if status.state == "ok" else 503)
 
