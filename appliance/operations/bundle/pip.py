@@ -49,7 +49,7 @@ def resolved(wanted: Iterable[str], pins: str, wheels: Path) -> set[str]:
     with tempfile.TemporaryDirectory(prefix="appliance-resolve-") as work:
         constraints, report = Path(work, "pins.txt"), Path(work, "report.json")
         constraints.write_text(pins)
-        told = ["--constraint", constraints, "--report", report]
+        told: list[str | Path] = ["--constraint", constraints, "--report", report]
         pip("install", "--isolated", *DRY_RUN, "--find-links", wheels, *told, *wanted)
         found = json.loads(report.read_text())["install"]
     return {canonicalize_name(each["metadata"]["name"]) for each in found}
