@@ -28,6 +28,9 @@ VLLM = ROOT / "systemd" / "appliance-vllm.service"
 BACKUP = ROOT / "systemd" / "appliance-backup.service"
 """Runs to its end each night; its timer watches it."""
 
+RECOVER = ROOT / "systemd" / "appliance-recover.service"
+"""Runs as root before the others, where an upgrade was cut off; it may have to put anything back."""
+
 PREFIX = Path("/opt/appliance/current")
 
 
@@ -116,7 +119,7 @@ def test_units_start_commands_that_exist(unit: Path) -> None:
         command.make_context(name, rest, resilient_parsing=False).close()
 
 
-@pytest.mark.parametrize("unit", OURS, ids=lambda unit: unit.name)
+@pytest.mark.parametrize("unit", [u for u in OURS if u != RECOVER], ids=lambda unit: unit.name)
 def test_units_run_as_a_user_who_may_do_little(unit: Path) -> None:
     found = settings_of(unit)
     assert found["User"] == ["appliance"]
@@ -130,7 +133,7 @@ def test_units_run_as_a_user_who_may_do_little(unit: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", [u for u in OURS if u not in (VLLM, BACKUP)], ids=lambda unit: unit.name
+    "unit", [u for u in OURS if u not in (VLLM, BACKUP, RECOVER)], ids=lambda unit: unit.name
 )
 def test_units_are_watched(unit: Path) -> None:
     """That they speak sd_notify is shown in tests/e2e/test_desk.py."""
@@ -138,6 +141,22 @@ def test_units_are_watched(unit: Path) -> None:
     assert found["Type"] == ["notify"]
     assert found["WatchdogSec"]
     assert found["Restart"] in (["always"], ["on-failure"])
+
+
+def test_nobody_meets_half_an_upgrade() -> None:
+    found = settings_of(RECOVER)
+    assert found["ConditionPathExists"] == ["/var/lib/appliance/release/journal.json"]
+    services = {unit.name for unit in UNITS if "ExecCondition" in settings_of(unit)}
+    services |= {"appliance-api.service", "appliance-worker.service"}
+    assert services <= set(found["Before"][0].split())
+    assert found["Type"] == ["oneshot"]
+    # The link, the settings, the units and the data: all that an upgrade changes.
+    assert set(found["ReadWritePaths"][0].split()) == {
+        "/opt/appliance",
+        "/etc/appliance",
+        "/etc/systemd/system",
+        "/var/lib/appliance",
+    }
 
 
 def test_what_parses_weights_reaches_nothing() -> None:

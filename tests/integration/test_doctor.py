@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from appliance.operations.backup.contents import STATE_FILE
 from appliance.operations.doctor import archive, backups, clock
 from appliance.operations.doctor.model import _speed
 from appliance.settings import load_settings
@@ -123,13 +124,15 @@ def test_backups_are_judged_by_what_they_noted(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path)
 
     def note(**parts: Any) -> tuple[str, str]:
-        (tmp_path / backups.NOTE).write_text(json.dumps(parts))
+        (tmp_path / STATE_FILE).write_text(json.dumps(parts))
         (found,) = backups.examine(settings)
         return found.state, found.detail
 
     now = datetime.now(UTC)
-    last = {"id": "1", "file": "b.tar", "at": now.isoformat(), "size": 2**20, "seconds": 1.0}
+    last = {"id": "1", "file": "b.tar", "at": now.isoformat(), "size": 2**20}
+    last |= {"seconds": 1.0, "scheduled": True}
     rehearsed = {"id": "1", "file": "b.tar", "at": now.isoformat(), "sound": True, "findings": []}
+    rehearsed |= {"seconds": 1.0}
     assert backups.examine(settings)[0].state == "warn"
     assert note(last=last)[0] == "warn"
     assert note(last=last, rehearsals=[rehearsed])[0] == "ok"
@@ -141,7 +144,7 @@ def test_backups_are_judged_by_what_they_noted(tmp_path: Path) -> None:
     old = last | {"at": (now - timedelta(days=5)).isoformat()}
     assert "5 days old" in note(last=old, rehearsals=[rehearsed])[1]
     assert note(last=last, failed={"at": now.isoformat(), "detail": "full"})[0] == "bad"
-    (tmp_path / backups.NOTE).write_text("{")
+    (tmp_path / STATE_FILE).write_text("{")
     assert backups.examine(settings)[0].state == "warn"
 
 
