@@ -61,8 +61,20 @@ def _complaint() -> str:
     return said or "no reason given"
 
 
+def _load_processor_code() -> None:
+    """A portable build has its code in files of their own, one for each generation of processors;
+    llama.cpp loads the best one it finds. Named is the package's own folder: by default it would
+    look in the current one."""
+    folder = Path(_c.__file__).with_name("lib")
+    ggml = ctypes.CDLL(str(folder / "libggml.so"))
+    ggml.ggml_backend_reg_count.restype = ctypes.c_size_t
+    if ggml.ggml_backend_reg_count() == 0:
+        ggml.ggml_backend_load_all_from_path(ctypes.c_char_p(os.fsencode(folder)))
+
+
 _c.llama_log_set(_log_line, ctypes.c_void_p(0))
 _c.llama_backend_init()
+_load_processor_code()
 
 # bool (*)(void *) is what llama.cpp wants to ask; size_t strlen(const char *) is what answers
 # without the interpreter: an empty string is 0, "go on", and a set flag is a string of length 1,

@@ -33,9 +33,7 @@ from appliance.operations.bundle import (
 )
 from appliance.operations.bundle.archive import Content
 from appliance.operations.bundle.carried import carried
-from appliance.operations.bundle.packages import pins
-from appliance.operations.bundle.pip import check_installable
-from appliance.operations.bundle.wheels import PACKAGED, collect, pinned
+from appliance.operations.bundle.wheels import check_complete, collect, pinned
 from appliance.settings import HOME, Settings
 from appliance.storage import migrate
 
@@ -88,11 +86,8 @@ def build(settings: Settings, order: Order, say: Say) -> Built:
         wheels = packages.in_folder(folder)
         packages.check_pins(wheels, pinned(product))
         _require_portable(wheels)
-        say(f"Resolving {len(wheels)} wheels as an installation without a network will")
-        data = pins(product.text(PACKAGED))
-        imported = packages.lock(wheel for wheel in wheels if wheel.name not in data)
-        check_installable(imported, folder, resolve=True)
-        check_installable(packages.lock(wheels), folder, resolve=False)
+        say(f"Resolving {len(wheels)} wheels without an index")
+        check_complete(product, wheels, folder)
         say(f"Writing {out.name}")
         glibc, glibcxx = needs.libraries(wheels)
         manifest = layout.Manifest(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+
+from packaging.utils import canonicalize_name
 
 from appliance.errors import BundleError
 
@@ -35,16 +39,20 @@ def pip(
     return done.stdout
 
 
-def check_installable(lock: str, wheels: Path, *, resolve: bool) -> None:
-    """Have pip work out an installation from the folder, reaching nothing.
+def resolved(wanted: Iterable[str], pins: str, wheels: Path) -> set[str]:
+    """Names of all packages that pip takes from the folder for these requirements, reaching
+    nothing.
 
-    :param resolve: whether what the packages need has to be in the lock, too.
-    :raises BundleError: something is missing or has another hash.
+    :param pins: lines ``name==version`` that nothing may differ from.
+    :raises BundleError: something that is needed is not in the folder.
     """
-    words = ["--dry-run", "--quiet", "--ignore-installed", "--no-index", "--find-links", wheels]
-    hashed = ["--require-hashes", "--only-binary", ":all:"]
-    with tempfile.NamedTemporaryFile("w", prefix="appliance-lock-", suffix=".txt") as file:
-        file.write(lock)
-        file.flush()
-        more = [] if resolve else ["--no-deps"]
-        pip("install", "--isolated", *words, *hashed, *more, "--requirement", file.name)
+    with tempfile.TemporaryDirectory(prefix="appliance-resolve-") as work:
+        constraints, report = Path(work, "pins.txt"), Path(work, "report.json")
+        constraints.write_text(pins)
+        told: list[str | Path] = ["--constraint", constraints, "--report", report]
+        pip("install", "--isolated", *DRY_RUN, "--find-links", wheels, *told, *wanted)
+        found = json.loads(report.read_text())["install"]
+    return {canonicalize_name(each["metadata"]["name"]) for each in found}
+
+
+DRY_RUN = ("--dry-run", "--quiet", "--ignore-installed", "--no-index", "--only-binary", ":all:")

@@ -77,7 +77,16 @@ def check(data: bytes, signature: bytes, public: bytes) -> bool:
         text.write_bytes(data)
         signed.write_bytes(signature)
         _require_ed25519("-pubin", "-in", key)
-        words = ["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", key, "-in", text]
+        words: list[str | Path] = [
+            "pkeyutl",
+            "-verify",
+            "-rawin",
+            "-pubin",
+            "-inkey",
+            key,
+            "-in",
+            text,
+        ]
         return _run([*words, "-sigfile", signed]).returncode == 0
 
 

