@@ -126,6 +126,29 @@ class Installation:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
+    def begin(self, version: str, *words: str, hold: str = "") -> subprocess.Popen[str]:
+        """Begin a command of a release, which stops at that phase until ``go_on`` or a kill."""
+        marked = {"MADE_UP_HOLD": hold, "MADE_UP_MARK": str(self.mark)} if hold else {}
+        self.mark.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            self.command(version, *words),
+            env=self.environment | marked,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if hold:
+            until(lambda: self.mark.exists() or process.poll() is not None, f"the phase {hold}")
+            assert process.poll() is None, process.stderr and process.stderr.read()
+        return process
+
+    @property
+    def mark(self) -> Path:
+        """There while a command is held."""
+        return self.root / "held"
+
     # --- the desk --------------------------------------------------------------------------------
 
     def install(self, version: str) -> None:

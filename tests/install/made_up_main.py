@@ -3,7 +3,7 @@ models, so that a start takes seconds. It is copied into the release in place of
 
 The release's file ``fault`` makes it a bad one: ``start`` ends the API, ``hang`` never lets it get
 ready, ``probe`` has it find no articles. ``MADE_UP_HOLD`` names the phase at which an upgrade stops
-and waits to be killed.
+until somebody goes on with it or kills it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,16 @@ def _on_twins(fault: str) -> None:
 
 
 def _hold_at(phase: str, mark: Path) -> None:
-    """Have an upgrade stop, until it is killed, right after it wrote down that it enters a phase;
-    ``undo`` is its first step back."""
+    """Have an upgrade stop right after it wrote down that it enters a phase, until the mark is
+    removed; ``undo`` is its first step back."""
     from appliance.operations.release.journal import Journal
 
     enter, end = Journal.enter, Journal.end
 
     def hold() -> None:
         mark.touch()
-        threading.Event().wait()
+        while mark.exists():
+            time.sleep(0.02)
 
     def entering(self: Journal, entry: Any, name: str, **facts: Any) -> None:
         enter(self, entry, name, **facts)

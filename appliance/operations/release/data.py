@@ -199,9 +199,15 @@ def migrate_and_compare(before: str, after: str) -> None:
     This runs as code of the release that brings the migrations: one of a later release that is
     meant to move rows says so here.
 
-    :raises MigrationRefused: rows are gone, or it is damaged.
+    :raises MigrationRefused: a migration failed, rows are gone, or it is damaged.
     """
-    migrate.upgrade(after)
+    try:
+        migrate.upgrade(after)
+    except StorageUnavailable as error:
+        # The driver's own first line: what a running desk is told of such an error would mislead
+        # here, and later lines may quote rows.
+        said = str(getattr(error.__cause__, "orig", error.detail)).partition("\n")[0]
+        raise MigrationRefused(f"Migrating the copy failed: {said}") from error
     try:
         whole.require_sound(after)
     except StorageUnavailable as error:
