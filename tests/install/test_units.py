@@ -29,7 +29,7 @@ BACKUP = ROOT / "systemd" / "appliance-backup.service"
 """Runs to its end each night; its timer watches it."""
 
 RECOVER = ROOT / "systemd" / "appliance-recover.service"
-"""Runs as root before the others, where an upgrade was cut off; it may have to put anything back."""
+"""Runs as root before the others, where an upgrade was cut off: it may put anything back."""
 
 PREFIX = Path("/opt/appliance/current")
 
