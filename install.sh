@@ -1081,7 +1081,7 @@ tell_installed() {
     question=$(desk kb list --json | read_json 'it["faqs"][0]["question"] if it["faqs"] else ""')
     if [[ -n $question ]]; then
         printf '\nFirst question:  %s\n' "$question"
-        desk ask "$question" --json | read_json '"First answer:    %s [%s]" % (it["response"], ", ".join(str(c["id"]) for c in it["metadata"]["citations"]))'
+        desk ask "$question" --json | read_json '"First answer:    %s [%s]" % (" ".join(it["response"].split()), ", ".join(str(c["id"]) for c in it["metadata"]["citations"]))'
     fi
     # Last, so that nothing can stop the run between the making of the key and its showing.
     key=$(desk keys create --role admin --name "first key" 2>/dev/null) || fail "no key could be made" "$COMMAND keys create --role admin"
@@ -1166,5 +1166,4 @@ fail() {
 }
 
 # Read to its end before anything happens: an upgrade or uninstallation may replace this very file.
-main "$@"
-exit
+{ main "$@"; exit; }
