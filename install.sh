@@ -547,8 +547,8 @@ check_system() {
     }
     case " $id $family " in
         *" debian "* | *" ubuntu "*) well "${name:-$id}" ;;
-        *" rhel "* | *" fedora "* | *" centos "*) beware "${name:-$id}: not tested" "Debian and Ubuntu are; the steps are the same" ;;
-        *) beware "${name:-$id}: not known" "Debian and Ubuntu are tested" ;;
+        *" rhel "* | *" fedora "* | *" centos "*) beware "${name:-$id}: not tested" "Debian 12 is; the steps are the same" ;;
+        *) beware "${name:-$id}: not known" "Debian 12 is tested" ;;
     esac
     if [[ $ROOT == / ]]; then
         if ((EUID == 0)); then well "run by root"; else bad "changes to / need root" "sudo ./install.sh ..., or --root DIR for a trial"; fi
