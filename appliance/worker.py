@@ -26,6 +26,7 @@ from appliance.jobs.tasks import Work
 from appliance.logs import get_logger
 from appliance.operations import notify
 from appliance.operations.locks import hold_lock
+from appliance.operations.release import door
 from appliance.settings import Settings
 from appliance.storage import Database, utc_now
 from appliance.storage.records import Worker
@@ -48,12 +49,34 @@ async def serve(settings: Settings) -> None:
     with hold_lock(settings.data_dir / "worker.lock") as free:
         if not free:
             raise Conflict(f"The worker of {settings.data_dir} is running already.")
+        if not await _admitted():
+            return
         database = Database(settings.resolved_database_url)
         try:
             await database.check()
             await _work(settings, database)
         finally:
             await database.aclose()
+
+
+async def _admitted() -> bool:
+    """Wait while the release is on trial: what it delivered could not be called back. False when
+    the order to stop comes first."""
+    if not door.is_shut():
+        return True
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, stopped.set)
+    log.info("waits_for_trial")
+    # Up, as far as the service manager is concerned: whether it works is seen when it may.
+    notify.ready()
+    try:
+        return await door.wait_until_open(gives_up=stopped.is_set, meanwhile=notify.watchdog)
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
 
 
 async def _work(settings: Settings, database: Database) -> None:

@@ -12,6 +12,7 @@ from litestar.params import JSONBody
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from appliance.api.auth import Caller, Desk
+from appliance.api.gate import READS
 from appliance.api.idempotency import OWN, REPLAYED, claimed, counted
 from appliance.api.problems import documented, told
 from appliance.api.schemas import QueryRequest
@@ -50,6 +51,23 @@ class QueryController(Controller):
         finally:
             watch.cancel()
         return Response(result, headers=_replayed(accepted))
+
+    @post(
+        "/rehearse",
+        status_code=200,
+        opt={READS: True},
+        responses=documented(400, 401, 403, 404, 413, 429, 503),
+    )
+    async def rehearse(
+        self,
+        data: JSONBody[QueryRequest],
+        principal: Caller,
+        appliance: Desk,
+    ) -> QueryResult:
+        """Answer a message as a customer's is answered, and keep nothing of it: how an upgrade, or
+        an administrator, finds out whether the desk works. No conversation, no event, no figure."""
+        ask = Ask(data.user_id, data.message, data.conversation_id)
+        return await appliance.ready.answer_query.rehearse(ask, principal)
 
     @post(
         "/stream",

@@ -84,6 +84,7 @@ ROUTES: Final[Mapping[str, Callers]] = {
     f"POST {_API}/accounts/{{username}}/password": ADMIN,
     f"GET {_API}/audit": ADMIN,
     f"GET {_API}/webhooks": ADMIN,
+    f"POST {_API}/query/rehearse": ADMIN,
     f"POST {_API}/webhooks": ADMIN,
     f"GET {_API}/webhooks/{{webhook_id}}": ADMIN,
     f"PUT {_API}/webhooks/{{webhook_id}}": ADMIN,

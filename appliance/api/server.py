@@ -22,6 +22,7 @@ from appliance.errors import Conflict, SettingsError
 from appliance.logs import get_logger
 from appliance.operations import notify
 from appliance.operations.locks import hold_lock
+from appliance.operations.release import door
 from appliance.operations.tls import context, examine, require_safe_bind
 
 log = get_logger()
@@ -74,24 +75,39 @@ async def _serve(appliance: Appliance) -> None:
     # reason.
     await appliance.database.check()
     app = create_app(appliance)
-    servers = [
-        _Server(_config(app, lifespan="on", tls=tls, limit_concurrency=CONNECTIONS_MAX)),
-        _Server(_config(OperatorSocket(app), lifespan="off")),
-    ]
+    # The operator's server begins first and ends last, and the application with it: while a release
+    # is on trial it is the only way in.
+    inside = _Server(_config(OperatorSocket(app), lifespan="on"))
+    outside = _Server(_config(app, lifespan="off", tls=tls, limit_concurrency=CONNECTIONS_MAX))
 
     def stop() -> None:
         notify.stopping()
-        for server in servers:
-            server.should_exit = True
+        outside.should_exit = True
+
+    async def serve_customers() -> None:
+        try:
+            while not inside.started and not outside.should_exit:
+                await asyncio.sleep(door.LOOK_SECONDS)
+            if await door.wait_until_open(gives_up=lambda: outside.should_exit):
+                host, port = lan.getsockname()[:2]
+                log.info("listening", host=host, port=port, tls=tls is not None)
+                await outside.serve([lan])
+        finally:
+            inside.should_exit = True
+
+    async def serve_operator() -> None:
+        try:
+            await inside.serve([operator])
+        finally:
+            outside.should_exit = True
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    host, port = lan.getsockname()[:2]
-    log.info("listening", host=host, port=port, tls=tls is not None)
     try:
-        await asyncio.gather(servers[0].serve([lan]), servers[1].serve([operator]))
+        await asyncio.gather(serve_customers(), serve_operator())
     finally:
+        lan.close()
         settings.api_socket.unlink(missing_ok=True)
     if appliance.failure is not None:
         raise appliance.failure

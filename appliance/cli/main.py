@@ -26,6 +26,7 @@ from appliance.cli.keys import keys
 from appliance.cli.learn import learn
 from appliance.cli.models import models
 from appliance.cli.output import fail
+from appliance.cli.release import release
 from appliance.cli.serve import api, engine, up, vllm
 from appliance.cli.webhooks import webhooks
 from appliance.cli.worker import worker
@@ -55,6 +56,7 @@ for command in (
     audit,
     models,
     db,
+    release,
     doctor,
     evaluate,
     bench,

@@ -16,9 +16,10 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -42,6 +43,8 @@ from appliance.services.once import Idempotency
 from appliance.services.provenance import Provenance
 from appliance.storage.database import Database, Records
 from appliance.storage.records import Conversation, Message, OnceRow
+
+T = TypeVar("T")
 
 log = get_logger()
 
@@ -167,10 +170,7 @@ class AnswerQuery:
         :raises KeyReused: the key came with another request before.
         :raises UnderWay: the same request is being answered.
         """
-        text = clean(ask.message)
-        user_id = checked_user_id(ask.user_id)
-        if not 1 <= len(text) <= policy.MESSAGE_MAX_CHARS:
-            raise InvalidInput(f"A message has 1 to {policy.MESSAGE_MAX_CHARS} visible characters.")
+        text, user_id = _checked(ask)
         principal.speaks_for(user_id)
         self._refuse_when_full(ask.conversation_id)
         kept = redact(text, SECRETS)
@@ -269,6 +269,43 @@ class AnswerQuery:
         task.add_done_callback(ended)
         return task
 
+    async def rehearse(self, ask: Ask, principal: Principal) -> QueryResult:
+        """Answer a message the way every message is answered, and keep nothing of it.
+
+        All that would be stored is stored, and taken back with its transaction: the database takes
+        part, yet no customer, no agent, no webhook and no statistic ever hears of it.
+
+        :raises: as ``accept``.
+        """
+        text, user_id = _checked(ask)
+        kept = redact(text, SECRETS)
+
+        def arrive(records: Records) -> tuple[Query, tuple[int, str]]:
+            accepted = _accept(records, principal, user_id, kept, ask.conversation_id)
+            return _query(records, accepted), records.knowledge.stand()
+
+        query, knowledge = await self._taken_back(arrive)
+        run = Run(_unheard, asyncio.Event())
+        thought = await self.think(query, knowledge, run, started=time.perf_counter())
+
+        def finish(records: Records) -> QueryResult:
+            accepted = _accept(records, principal, user_id, kept, ask.conversation_id)
+            reply, conversation = _finish(records, accepted, thought)
+            return _result(conversation, reply)
+
+        return await self._taken_back(finish)
+
+    async def _taken_back(self, work: Callable[[Records], T]) -> T:
+        made: list[T] = []
+
+        def working(records: Records) -> None:
+            made.append(work(records))
+            raise _TakenBack
+
+        with suppress(_TakenBack):
+            await self._database.write(working)
+        return made[-1]
+
     async def drain(self) -> None:
         """Wait for the answers under way, before the process stops."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
@@ -357,6 +394,26 @@ class AnswerQuery:
             failures=state["failures"] + answer.failures,
             remote=answer.remote,
         )
+
+
+class _TakenBack(Exception):
+    """Ends a transaction that was only tried."""
+
+
+async def _unheard(event: str, data: dict[str, Any]) -> None:
+    """The emit of an answer that nobody waits for."""
+
+
+def _checked(ask: Ask) -> tuple[str, str]:
+    """The visible text and the user's id.
+
+    :raises InvalidInput: the message is empty or too long, or that is no id.
+    """
+    text = clean(ask.message)
+    user_id = checked_user_id(ask.user_id)
+    if not 1 <= len(text) <= policy.MESSAGE_MAX_CHARS:
+        raise InvalidInput(f"A message has 1 to {policy.MESSAGE_MAX_CHARS} visible characters.")
+    return text, user_id
 
 
 async def _repeat(conversation: Conversation, reply: Message, run: Run) -> QueryResult:

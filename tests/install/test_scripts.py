@@ -133,3 +133,25 @@ def test_without_room_it_says_so(bare: tuple[Path, Path]) -> None:
     done = demo(*bare, PYTHON=sys.executable)
     assert done.returncode == 1
     assert re.match(r"error: only 123 MiB are free here", done.stderr)
+
+
+# --- what docs/install.md tells people to type ----------------------------------------------------
+
+
+def told_commands() -> list[list[str]]:
+    text = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    found = re.findall(r"^ +(?:sudo )?\./install\.sh (.+)$", text, re.MULTILINE)
+    return [line.split() for line in found]
+
+
+def test_the_guide_names_verbs_and_options_that_exist() -> None:
+    commands = told_commands()
+    assert {words[0] for words in commands} == {
+        *("verify", "install", "upgrade", "rollback", "uninstall")
+    }
+    text = INSTALL.read_text(encoding="utf-8")
+    for verb, *words in commands:
+        taken = re.search(rf'^    read_options {verb} "([^"]+)"', text, re.MULTILINE)
+        assert taken is not None
+        options = [word for word in words if word.startswith("--")]
+        assert set(options) <= set(taken[1].split()), verb

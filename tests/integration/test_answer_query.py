@@ -49,6 +49,7 @@ from appliance.storage.events import EventRepository
 from appliance.storage.messages import MessageRepository
 from appliance.storage.records import Conversation, Message
 from appliance.storage.tables import analytics_events, conversations, feedback, messages, users
+from appliance.storage.whole import digest
 from appliance.understanding.phrases import asks_for_person
 from tests.builders import (
     CRASH,
@@ -1111,3 +1112,17 @@ def test_a_paced_stream_tells_whether_it_was_closed() -> None:
         return paced
 
     assert asyncio.run(use()).closed
+
+
+# --- rehearsals -------------------------------------------------------------------------------
+
+
+async def test_a_rehearsal_answers_and_leaves_nothing(desk: Desk, database_url: str) -> None:
+    before = digest(database_url)
+    ask = Ask("upgrade-probe", SMALL_BASE[0].question)
+    result = await desk.answers.rehearse(ask, OPERATOR)
+    assert result.metadata.outcome == "answered"
+    assert SMALL_BASE[0].id in {citation.id for citation in result.metadata.citations}
+    assert digest(database_url) == before
+    again = await desk.answers.rehearse(ask, OPERATOR)
+    assert again.response == result.response
