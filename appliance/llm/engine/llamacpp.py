@@ -65,10 +65,11 @@ def _load_processor_code() -> None:
     """A portable build has its code in files of their own, one for each generation of processors;
     llama.cpp loads the best one it finds. Named is the package's own folder: by default it would
     look in the current one."""
-    folder = Path(_c.__file__).with_name("lib")
-    ggml = ctypes.CDLL(str(folder / "libggml.so"))
+    # Through the library that uses it: libggml.so opened by name would be a second copy of it.
+    ggml = _c._lib
     ggml.ggml_backend_reg_count.restype = ctypes.c_size_t
     if ggml.ggml_backend_reg_count() == 0:
+        folder = Path(_c.__file__).with_name("lib")
         ggml.ggml_backend_load_all_from_path(ctypes.c_char_p(os.fsencode(folder)))
 
 

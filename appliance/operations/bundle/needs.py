@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from appliance.operations.bundle.packages import Wheel
 
-CPU_FLAGS = "cx16 popcnt sse4_1 sse4_2 ssse3"
+CPU_FLAGS = "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3"
 """x86-64-v2 as /proc/cpuinfo calls it: NumPy's wheels are compiled for it and refuse to load
 on less. The others look at run time what the processor can do."""
 
