@@ -81,6 +81,11 @@ class Seen:
                 self._ids.popitem(last=False)
             return True
 
+    def forget(self, event_id: str) -> None:
+        """Take it as new when it comes again."""
+        with self._lock:
+            self._ids.pop(event_id, None)
+
 
 class Receiver(BaseHTTPRequestHandler):
     """Answers 204 to what is verified, 401 to what is not."""
@@ -91,7 +96,7 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > BODY_MAX_BYTES:
+        if not (length.isascii() and length.isdigit()) or int(length) > BODY_MAX_BYTES:
             self._answer(413)
             return
         body = self.rfile.read(int(length))
@@ -103,8 +108,12 @@ class Receiver(BaseHTTPRequestHandler):
             self._answer(401)
             return
         if self.seen.add(event_id):
-            sys.stdout.write(json.dumps(json.loads(body), ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(json.dumps(json.loads(body), ensure_ascii=False) + "\n")
+                sys.stdout.flush()
+            except BaseException:
+                self.seen.forget(event_id)  # nothing was done with it: it has to come again
+                raise
         self._answer(204)
 
     def _answer(self, status: int) -> None:

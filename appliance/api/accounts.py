@@ -7,6 +7,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from appliance.api.auth import Caller, Desk
+from appliance.api.gate import SMALL
 from appliance.api.problems import documented
 from appliance.api.schemas import AccountRequest, NewPasswordRequest
 from appliance.storage.records import Account
@@ -38,7 +39,12 @@ class AccountController(Controller):
             principal, data.username, data.role, data.password, name=data.name
         )
 
-    @post("/{username:str}/disable", status_code=200, responses=documented(400, 401, 403, 404))
+    @post(
+        "/{username:str}/disable",
+        status_code=200,
+        opt={SMALL: True},
+        responses=documented(400, 401, 403, 404),
+    )
     async def disable(self, username: FromPath[str], principal: Caller, appliance: Desk) -> Account:
         """Let nobody sign in by it, and end its sessions."""
         return await appliance.accounts.disable(principal, username)
@@ -56,6 +62,7 @@ class AccountController(Controller):
     @post(
         "/{username:str}/password",
         status_code=200,
+        opt={SMALL: True},
         responses=documented(400, 401, 403, 404, 413, 429),
     )
     async def set_password(

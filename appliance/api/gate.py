@@ -21,6 +21,9 @@ UNGATED: Final = "ungated"
 """Routes with this option are always answered: probes have to be."""
 READS: Final = "reads"
 """Routes with this option store nothing, whatever their method says."""
+SMALL: Final = "small"
+"""Routes with this option are taken on a full disk, too: who may do what has to stay in hand, and
+costs a few hundred bytes of the reserve."""
 
 
 class Gate(ASGIMiddleware):
@@ -45,7 +48,7 @@ class Gate(ASGIMiddleware):
             metrics.limited.labels("requests").inc()
             raise RateLimited("As many requests as this process answers at once are under way.")
         opt: dict[str, Any] = scope["route_handler"].opt
-        storing = scope.get("method") in STORING and not opt.get(READS)
+        storing = scope.get("method") in STORING and not (opt.get(READS) or opt.get(SMALL))
         if storing and self._appliance.monitor.read_only:
             metrics.limited.labels("disk").inc()
             raise ReadOnly

@@ -17,6 +17,7 @@ from appliance.api.auth import (
     session_cookie,
     session_token,
 )
+from appliance.api.gate import SMALL
 from appliance.api.idempotency import TOLD_ONCE
 from appliance.api.problems import documented
 from appliance.api.schemas import LoginRequest, PasswordRequest
@@ -34,7 +35,7 @@ class SignInController(Controller):
     @post(
         "/login",
         status_code=200,
-        opt={TOLD_ONCE: True},
+        opt={TOLD_ONCE: True, SMALL: True},
         responses=documented(400, 401, 403, 413, 429, 503),
         security=[{}],
     )
@@ -60,7 +61,7 @@ class SignInController(Controller):
             raise InvalidInput("Sign in with username and password, or with key.")
         return _with_cookie(request, appliance, opened)
 
-    @post("/logout", status_code=204, responses=documented(401, 403, 409))
+    @post("/logout", status_code=204, opt={SMALL: True}, responses=documented(401, 403, 409))
     async def logout(
         self, request: Request[Any, Any, Any], principal: Caller, appliance: Desk
     ) -> Response[None]:
@@ -85,6 +86,7 @@ class SignInController(Controller):
     @post(
         "/account/password",
         status_code=200,
+        opt={SMALL: True},
         responses=documented(400, 401, 403, 409, 413, 429),
     )
     async def change_password(

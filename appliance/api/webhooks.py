@@ -152,7 +152,7 @@ class WebhookController(Controller):
         "/{webhook_id:str}/rotate-secret",
         status_code=200,
         opt={TOLD_ONCE: True},
-        responses=documented(400, 401, 403, 404, 413),
+        responses=documented(400, 401, 403, 404, 409, 413),
     )
     async def rotate_secret(
         self,

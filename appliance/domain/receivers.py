@@ -63,6 +63,7 @@ _NEVER: Final[tuple[Network, ...]] = tuple(
         "2001::/32",
         "2002::/16",
         "fd00:ec2::254/128",  # metadata
+        "fd20:ce::254/128",  # metadata
         "fe80::/10",  # link-local
         "fec0::/10",  # site-local of old
         "ff00::/8",  # multicast

@@ -201,9 +201,14 @@ class Deliverer:
                     log.info("webhook_dead", error=SWITCHED_OFF)
                     return
                 started = self._clock()
-                sent = await self._send(
-                    endpoint, delivery.event_id, delivery.body.encode(), started
-                )
+                try:
+                    sent = await self._send(
+                        endpoint, delivery.event_id, delivery.body.encode(), started
+                    )
+                except Exception:
+                    # Not written down it would be tried for ever: only failures that count end.
+                    log.error("delivery_failed", exc_info=True)
+                    sent = Sent(None, 0.0, "internal: the attempt could not be made")
                 await self._write_down(claimed, _attempt(delivery.attempts, started, sent), sent)
             except ApplianceError as error:
                 # Its lease will end, and it is sent again.

@@ -271,5 +271,5 @@ def _seconds(retry_after: str, now: datetime) -> float | None:
         return float(retry_after[:9])
     try:
         return max(0.0, (parsedate_to_datetime(retry_after) - now).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

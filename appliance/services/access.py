@@ -122,7 +122,7 @@ class Access:
             records.audit.add(by.owner, "key.create", made.id, details)
             return made
 
-        stored = await self._database.write(add)
+        stored = await self._database.answer(add, told_once=True)
         return NewKey(stored.id, key, stored.role)
 
     async def authenticate(self, key: str) -> Principal:

@@ -177,6 +177,7 @@ class AnswerQuery:
         claim = object()
 
         def work(records: Records) -> Accepted:
+            self._free(claim)  # of an attempt that the database rolled back
             if once is not None:
                 row = self._idempotency.claim(records, once, LEASE)
                 if row is not None and row.message_id is not None:
@@ -192,12 +193,16 @@ class AnswerQuery:
         try:
             return await self._database.write(work)
         except BaseException:
-            # What was claimed for a transaction that came to nothing is free again.
-            for message_id in [key for key, owner in self._claims.items() if owner is claim]:
-                del self._claims[message_id]
+            self._free(claim)
             raise
         finally:
             self._arriving -= 1
+
+    def _free(self, claim: object) -> None:
+        """What was claimed for a transaction that came to nothing is free again. A copy is walked:
+        other threads of the storage claim meanwhile."""
+        for message_id in [key for key, owner in list(self._claims.items()) if owner is claim]:
+            self._claims.pop(message_id, None)
 
     def _refuse_when_full(self, conversation_id: str | None) -> None:
         """Before anything is stored: what is refused here was never acknowledged."""

@@ -10,7 +10,7 @@ from typing import Final
 
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import SlidingWindowCounterRateLimiter
 
 from appliance.errors import RateLimited
 
@@ -46,7 +46,9 @@ class Limit:
     def __init__(self, policy: str, amount: int, seconds: int = MINUTE) -> None:
         self._policy = policy
         self._item = RateLimitItemPerSecond(amount, seconds)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        # Not the moving window: in memory it never forgets who asked once, and it refuses for as
+        # long as a clock was set back.
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def take(self, who: str, refusal: str) -> None:
         """Count one.
@@ -90,6 +92,8 @@ class VisitorLimit:
         :raises RateLimited: the minute is used up; says when a place is free again.
         """
         refusal = "You are sending messages faster than we can read them."
+        # First: sessions cost nothing, and each would be remembered for a minute.
+        self._shared.check(site(address), refusal)
         self._own.take(visitor, refusal)
         self._shared.take(site(address), refusal)
 

@@ -98,7 +98,7 @@ class Webhooks:
             records.audit.add(principal.owner, "webhook.create", made.id, _told(made))
             return made
 
-        made = await self._database.write(work)
+        made = await self._database.answer(work, told_once=True)
         return _with_secret(made, self._secrets.shown(stored))
 
     async def list(self, principal: Principal) -> Sequence[Webhook]:
@@ -175,6 +175,7 @@ class Webhooks:
 
         :raises NotFound: there is no such webhook.
         :raises InvalidInput: the overlap is out of range.
+        :raises Conflict: the overlap of the rotation before has not ended.
         """
         principal.require("admin")
         if not 0 <= overlap_hours <= OVERLAP_HOURS_MAX:
@@ -183,6 +184,14 @@ class Webhooks:
         until = datetime.now(UTC) + timedelta(hours=overlap_hours)
 
         def work(records: Records) -> Webhook:
+            present = _found(records, webhook_id)
+            expires = present.previous_secret_expires_at
+            if overlap_hours and expires is not None and expires > datetime.now(UTC):
+                # A second rotation would end the one secret that the receiver surely has.
+                raise Conflict(
+                    "The secret before the present one is still live.",
+                    hint="Wait for its end, or rotate without an overlap if the secret leaked.",
+                )
             rotated = records.webhooks.rotate(webhook_id, stored, until)
             if rotated is None:
                 raise _missing()
@@ -190,7 +199,8 @@ class Webhooks:
             records.audit.add(principal.owner, "webhook.rotate_secret", webhook_id, details)
             return rotated
 
-        return _with_secret(await self._database.write(work), self._secrets.shown(stored))
+        rotated = await self._database.answer(work, told_once=True)
+        return _with_secret(rotated, self._secrets.shown(stored))
 
     async def test(self, principal: Principal, webhook_id: str) -> ShownDelivery:
         """Queue a delivery of ``webhook.test``, which goes the way of every other, also to one that

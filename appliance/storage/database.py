@@ -137,11 +137,12 @@ class Database:
             self._wake()
         return done
 
-    async def answer(self, work: Callable[[Records], T]) -> T:
+    async def answer(self, work: Callable[[Records], T], *, told_once: bool = False) -> T:
         """``write``, for work whose result is the answer to the request: where that came with an
         Idempotency-Key, the answer is kept in the same transaction, so that a crash right behind it
         cannot make a retry change anything twice.
 
+        :param told_once: the answer holds a secret: kept is only that it was given.
         :raises StorageUnavailable, Conflict, InvalidInput: as ``write``.
         """
         claim = CURRENT.get()
@@ -150,7 +151,7 @@ class Database:
 
         def whole(records: Records) -> T:
             result = work(records)
-            _keep(records, claim.once, result)
+            _keep(records, claim.once, None if told_once else result)
             return result
 
         result = await self.write(whole)
@@ -178,12 +179,13 @@ class Database:
         await asyncio.to_thread(self._writing.close)
 
 
-def _keep(records: Records, once: Once, result: object) -> None:
-    body = msgspec.json.encode(result).decode()
+def _keep(records: Records, once: Once, result: object | None) -> None:
+    """Keep what was answered; without a result, that something was."""
+    body = None if result is None else msgspec.json.encode(result).decode()
     records.idempotency.answered(
         once.id,
         once.status,
-        body if len(body) <= CONTENT_CHARS else None,
+        body if body is not None and len(body) <= CONTENT_CHARS else None,
         message_id=getattr(result, "message_id", None),
         conversation_id=getattr(result, "conversation_id", None),
     )

@@ -62,6 +62,9 @@ class EventRepository(Repository):
             select(c.id, c.events)
             .where(c.active == literal(True, Flag()))
             .order_by(c.created_at, c.id)
+            # Held until the commit on PostgreSQL: one that is deleted meanwhile would break the
+            # outbox's foreign key, and with it the customer's answer. SQLite has one writer.
+            .with_for_update(read=True, key_share=True)
         )
         return [row.id for row in self._connection.execute(active) if event_type in row.events]
 

@@ -50,8 +50,10 @@ class IdempotencyRepository(Repository):
         )
         if inserted.first() is not None:
             return None
-        found = select(*_COLUMNS).where(_c.id == row_id).with_for_update()
-        return self._first(OnceRow, found)
+        found = self._first(OnceRow, select(*_COLUMNS).where(_c.id == row_id).with_for_update())
+        if found is None:  # PostgreSQL: it was given up between the two statements
+            return self.claim(row_id, fingerprint, holder, lease, kept)
+        return found
 
     def get(self, row_id: str) -> OnceRow | None:
         return self._first(OnceRow, select(*_COLUMNS).where(_c.id == row_id))

@@ -377,6 +377,7 @@ async def test_retry_after_in_both_forms() -> None:
         ("1.5", None),
         ("", None),
         ("9" * 400, 999_999_999.0),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
     ]:
         async with receiving(answering("429 Slow", f"Retry-After: {value}")) as receiver:
             sent = await attempt(sender(), f"http://127.0.0.1:{receiver.port}", now)

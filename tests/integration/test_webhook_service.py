@@ -213,6 +213,8 @@ async def test_rotation_keeps_the_secret_before_for_its_overlap(
     assert endpoint.previous_secret_expires_at is not None
     left = endpoint.previous_secret_expires_at - began
     assert timedelta(hours=2) <= left < timedelta(hours=2, minutes=5)
+    with pytest.raises(Conflict, match="still live"):
+        await webhooks.rotate(OPERATOR, made.id)
     leaked = await webhooks.rotate(OPERATOR, made.id, overlap_hours=0)
     assert leaked.previous_secret_expires_at is not None
     assert leaked.previous_secret_expires_at <= datetime.now(UTC)
