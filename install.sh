@@ -435,6 +435,8 @@ list_folder() {
     PROBLEM="$BUNDLE cannot be read"
     odd=$(find "$BUNDLE" -mindepth 1 ! -type f ! -type d -print -quit) || return 1
     [[ -z $odd ]] || { PROBLEM="$BUNDLE holds something that is neither file nor folder: $odd" && return 1; }
+    odd=$(cd "$BUNDLE" && find . -mindepth 1 -name '*[!A-Za-z0-9._+@-]*' -print -quit) || return 1
+    [[ -z $odd ]] || { PROBLEM="$BUNDLE holds a file with an odd name: $odd" && return 1; }
     TOP=
     (cd "$BUNDLE" && find . -type f -printf '%P\0' | xargs -0 sha256sum) >"$WORK/found" 2>/dev/null
 }
@@ -767,11 +769,16 @@ make_user() {
 }
 
 make_folders() {
-    [[ ! -d $RELEASES || ! -d $ETC || ! -d $STATE || ! -d $(dirname "$COMMAND") ]] || return 0
+    [[ ! -d $RELEASES || ! -d $ETC || ! -d $STATE || ! -d $(dirname "$COMMAND") ]] || owners_are_wrong || return 0
     will "Making $OPT, $ETC and $STATE" || return 0
     mkdir -p "$RELEASES" "$(dirname "$COMMAND")" "$(dirname "$ETC")" "$(dirname "$STATE")"
     own_folder root:appliance 0750 "$ETC"
     own_folder appliance:appliance 0700 "$STATE"
+}
+
+# A run that was killed may have made a folder and not given it away.
+owners_are_wrong() {
+    [[ $ROOT == / ]] && [[ $(stat -c %U "$STATE") != appliance || $(stat -c %G "$ETC") != appliance ]]
 }
 
 own_folder() {
@@ -787,6 +794,8 @@ put_file() {
     (umask 077 && cat >"$new")
     chmod "$2" "$new"
     [[ $ROOT != / ]] || chown "$1" "$new"
+    # Else a power cut may leave the name and lose the content.
+    sync -- "$new"
     mv -f -- "$new" "$3"
 }
 
@@ -862,13 +871,16 @@ TOML
 
 put_release() {
     if [[ -f $RELEASE/BUNDLE.json && ! -e $RELEASE/.incomplete ]]; then
-        rm -rf "$RELEASES"/.staging-*
+        ((DRY_RUN)) || rm -rf "$RELEASES"/.staging-*
         return
     fi
     local staging=$RELEASES/.staging-$VERSION
     will "Unpacking version $VERSION" || return 0
-    # What an earlier run left of it, stopped half-way.
-    rm -rf "$RELEASE" "$RELEASES"/.staging-*
+    # What an earlier run left of it, stopped half-way. Renamed first: half removed it could pass for
+    # whole.
+    rm -rf "$RELEASES"/.staging-*
+    [[ ! -e $RELEASE ]] || mv -T "$RELEASE" "$RELEASES/.staging-gone"
+    rm -rf "$RELEASES"/.staging-*
     mkdir -p "$staging/tree"
     if [[ -n $BUNDLE ]]; then unpack_bundle "$staging"; else copy_checkout "$staging"; fi
     : >"$staging/tree/.incomplete"
@@ -901,6 +913,8 @@ unpack_bundle() {
     fi
     # Modes are not signed.
     chmod -R a-st,u=rwX,go=rX "$1"
+    [[ -z $(find "$1" ! -type f ! -type d -print -quit) ]] ||
+        fail "$BUNDLE holds something that is neither file nor folder" "it changed while it was read"
     (cd "$1" && find . -type f -printf '%P\0' | xargs -0 sha256sum) >"$WORK/unpacked"
     compare_hashes "$WORK/unpacked" || fail "$PROBLEM" "it changed while it was read"
     cp "$1/BUNDLE.json" "$1/LICENSES.txt" "$1/sbom.cdx.json" "$1/tree/"
