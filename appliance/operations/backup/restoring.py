@@ -7,6 +7,7 @@ until somebody deletes it.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 import time
@@ -27,7 +28,7 @@ from appliance.errors import (
 )
 from appliance.operations.backup import advice, candidates, contents, exchange, sealing
 from appliance.operations.backup.archive import Archive
-from appliance.operations.backup.exchange import STAGING, Move
+from appliance.operations.backup.exchange import COMPANIONS, STAGING, Move
 from appliance.operations.backup.manifest import CONFIG_FILE, DATABASE, SECRETS, STATE, Manifest
 from appliance.operations.backup.rehearsal import staged, verify_answers
 from appliance.operations.locks import hold_lock
@@ -39,8 +40,6 @@ from appliance.storage.engines import parse_url, sqlite_file
 
 PROCESSES: Final = ("up.lock", "api.lock", "engine.lock", "worker.lock")
 """Held by the appliance's processes for as long as they live."""
-COMPANIONS: Final = ("-wal", "-shm", "-journal")
-"""What SQLite keeps beside a database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +335,10 @@ def _told(settings: Settings) -> Iterator[None]:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_bytes(content)
+    """A new file for this user only, down to the disk: a secret that is renamed into its place
+    must not be empty after a power cut."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     return path
