@@ -39,6 +39,7 @@ from appliance.llm.patient import PatientModel
 from appliance.llm.templates import template
 from appliance.logs import get_logger, request_headers
 from appliance.metrics import Metrics
+from appliance.operations.backup import exchange
 from appliance.operations.locks import hold_lock
 from appliance.operations.monitor import Monitor
 from appliance.operations.secrets import load_secret, told
@@ -126,6 +127,7 @@ class Appliance:
         embedder: Embedder | None = None,
     ) -> None:
         ensure_folders(settings)
+        exchange.require_settled(settings)
         self.settings = settings
         self.metrics = Metrics()
         self._waker = waker(settings)

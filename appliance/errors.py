@@ -200,6 +200,13 @@ class BackupRefused(InvalidInput):
     default_hint = "Take another one: 'appliance db backups' lists those that are here."
 
 
+class BackupUnsuited(BackupRefused):
+    """A backup asks for another passphrase, release or database; of the file it says nothing."""
+
+    code = "backup_unsuited"
+    title = "The backup cannot be used here"
+
+
 class KnowledgeFileError(InvalidInput):
     """A knowledge file cannot be read; nothing of it was imported."""
 

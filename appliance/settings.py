@@ -441,6 +441,15 @@ def credential(name: str) -> Path | None:
         return None
 
 
+def closed_credentials() -> Path | None:
+    """Root's folder of credentials where this process was handed none and may not look into it:
+    which of them there are cannot be told. None everywhere else."""
+    folder = _CREDENTIALS
+    if folder is None or os.environ.get("CREDENTIALS_DIRECTORY") or not folder.is_dir():
+        return None
+    return None if os.access(folder, os.R_OK | os.X_OK) else folder
+
+
 def handed_over(file: Path) -> bool:
     """Whether only this process can reach a file, whatever its mode says: a credential's may show
     the mask of an access list."""

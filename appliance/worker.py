@@ -25,6 +25,7 @@ from appliance.jobs.sending import Sender, receiver_guard, webhook_secrets
 from appliance.jobs.tasks import Work
 from appliance.logs import get_logger
 from appliance.operations import notify
+from appliance.operations.backup import exchange
 from appliance.operations.locks import hold_lock
 from appliance.operations.release import door
 from appliance.settings import Settings
@@ -44,11 +45,12 @@ async def serve(settings: Settings) -> None:
 
     :raises Conflict: another worker serves this data folder.
     :raises SettingsError: the queue or the allow-list cannot be used.
-    :raises StorageUnavailable: the database is not usable.
+    :raises StorageUnavailable: the database is not usable, or a restore was interrupted.
     """
     with hold_lock(settings.data_dir / "worker.lock") as free:
         if not free:
             raise Conflict(f"The worker of {settings.data_dir} is running already.")
+        exchange.require_settled(settings)
         if not await _admitted():
             return
         database = Database(settings.resolved_database_url)

@@ -305,7 +305,8 @@ def _tell_restored(done: Restored) -> None:
         click.echo(
             f"Since then and again now: {done.withdrawn.persons} persons forgotten, "
             f"{done.withdrawn.keys} keys revoked, {done.withdrawn.accounts} accounts disabled, "
-            f"{done.withdrawn.passwords} passwords replaced."
+            f"{done.withdrawn.passwords} passwords replaced, "
+            f"{done.withdrawn.webhooks} webhooks switched off."
         )
     for finding in done.findings:
         click.echo(f"wrong: {finding}")

@@ -258,12 +258,14 @@ def _with_webhooks(work: Callable[[Webhooks, Principal], Awaitable[T]]) -> T:
     settings = prepare("webhooks")
     from appliance.jobs.sending import receiver_guard, webhook_secrets
     from appliance.jobs.waking import waker
+    from appliance.operations.backup import exchange
     from appliance.services.access import OPERATOR
     from appliance.services.webhooks import Webhooks
     from appliance.settings import ensure_folders
     from appliance.storage.database import Database
 
     ensure_folders(settings)
+    exchange.require_settled(settings)
 
     async def working() -> T:
         wake = waker(settings)

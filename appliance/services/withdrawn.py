@@ -1,5 +1,6 @@
 """What was withdrawn since a backup stays withdrawn when the backup is restored: persons who were
 forgotten, keys that were revoked, accounts that were disabled, passwords that were replaced.
+Webhooks that were deleted, switched off or given another secret come back switched off.
 
 Nobody keeps a list of forgotten persons: that would be remembering them. The present desk tells
 it by who is missing. Users are deleted in one way only, so whoever is in the backup and not in the
@@ -28,6 +29,7 @@ class Withdrawn:
     keys: int
     accounts: int
     passwords: int
+    webhooks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class _Memory:
     users: dict[str, datetime]
     keys: dict[str, ApiKey]
     accounts: dict[str, tuple[Account, str]]
+    webhooks: dict[str, str]
+    """The sealed secrets of those that are switched on."""
 
 
 async def withdraw_again(
@@ -82,7 +86,10 @@ async def withdraw_again(
             records.accounts.disable(account.id, account.disabled_at)
         for account, password in replaced:
             records.accounts.set_password(account.id, password)
-        return Withdrawn(len(forgotten), revoked, newly, len(replaced))
+        off = [each for each, secret in then.webhooks.items() if now.webhooks.get(each) != secret]
+        for webhook_id in off:
+            records.webhooks.update(webhook_id, active=False)
+        return Withdrawn(len(forgotten), revoked, newly, len(replaced), len(off))
 
     return await restored.write(work)
 
@@ -119,5 +126,10 @@ def _memory(records: Records) -> _Memory:
         accounts={
             account.id: (account, records.accounts.password_hash(account.username) or "")
             for account in records.accounts.list()
+        },
+        webhooks={
+            webhook.id: endpoint.secret
+            for webhook in records.webhooks.list()
+            if webhook.active and (endpoint := records.webhooks.endpoint(webhook.id))
         },
     )

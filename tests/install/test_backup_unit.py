@@ -37,6 +37,10 @@ def test_the_backup_runs_to_its_end_and_steps_aside() -> None:
     assert found["ExecStart"][0].endswith("appliance db backup --scheduled")
     assert found["IOSchedulingClass"] == ["idle"]
     assert int(found["Nice"][0]) > 0
+    # As the worker has it: a database on a server has a password.
+    worker = settings_of(ROOT / "systemd" / "appliance-worker.service")
+    assert found["LoadCredential"] == worker["LoadCredential"]
+    assert found["SetCredential"] == worker["SetCredential"]
     # Its timer starts it, not the machine.
     assert "WantedBy" not in found
 

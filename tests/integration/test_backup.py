@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import shutil
 import sqlite3
@@ -11,9 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from appliance.errors import BackupFailed, BackupRefused, Conflict, NotFound, StorageUnavailable
+from appliance.errors import (
+    BackupFailed,
+    BackupRefused,
+    BackupUnsuited,
+    Conflict,
+    NotFound,
+    StorageFull,
+    StorageUnavailable,
+)
+from appliance.operations.backup import archive, candidates, making, rehearsal, standing
 from appliance.operations.backup import folder as folders
-from appliance.operations.backup import making, standing
 from appliance.operations.backup.archive import Archive
 from appliance.operations.backup.making import make
 from appliance.operations.backup.rehearsal import rehearse
@@ -23,7 +32,8 @@ from appliance.services.access import OPERATOR, Access
 from appliance.services.answer_records import AnswerRecords
 from appliance.services.conversations import Conversations
 from appliance.settings import Settings
-from appliance.storage import migrate
+from appliance.storage import dumps, migrate
+from appliance.storage.engines import parse_url
 from tests.chaos.disks import SmallDisk
 from tests.integration.backup_desk import (
     QUESTIONS,
@@ -212,8 +222,9 @@ async def test_a_backup_of_a_newer_release_is_refused(
         migrate.upgrade(here.resolved_database_url)
         backup = await make(here)
         assert backup.manifest.revision == "299901010000"
-    rehearsal = await rehearse(there, backup.path)
-    assert not rehearsal.sound
+    # It says nothing of the backup, which may be sound.
+    with pytest.raises(BackupUnsuited):
+        await rehearse(there, backup.path)
     with pytest.raises(BackupRefused) as refused:
         await restore(there, backup.path)
     assert "299901010000" in refused.value.detail
@@ -351,6 +362,69 @@ async def test_a_full_disk_leaves_the_last_good_backup(
         assert standing.read(here).failed is None
     finally:
         disk.remove()
+
+
+async def test_a_full_disk_of_the_data_does_not_fail_a_backup_elsewhere(
+    here: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, document: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(standing, "write_json", full)
+    (tmp_path / "elsewhere").mkdir()
+    assert (await small_backup(here, out=tmp_path / "elsewhere")).path.exists()
+
+
+async def test_what_is_not_the_backups_fault_is_not_noted_as_its_own(
+    here: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = await small_backup(here, passphrase=PASSPHRASE)
+    with pytest.raises(BackupUnsuited):
+        await rehearse(here, backup.path, passphrase="another passphrase")
+    with hold_lock(here.data_dir / "rehearsal.lock"), pytest.raises(Conflict):
+        await rehearse(here, backup.path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(archive.os, "fsync", full)
+        with pytest.raises(StorageFull):
+            await rehearse(here, backup.path)
+    with monkeypatch.context() as disk:
+        little = shutil.disk_usage(here.data_dir)._replace(free=backup.manifest.size)
+        disk.setattr(rehearsal.shutil, "disk_usage", lambda folder: little)
+        with pytest.raises(StorageFull, match="nothing was changed"):
+            await rehearse(here, backup.path)
+    assert standing.read(here).rehearsals == []
+    # A whole database that a killed rehearsal left.
+    left = here.data_dir / ".rehearsal-killed"
+    left.mkdir()
+    (left / "0000.member").write_bytes(b"words of customers")
+    assert (await rehearse(here, backup.path)).sound
+    assert not left.exists()
+
+
+async def test_a_server_holds_no_more_than_one_rehearsal(
+    postgresql_url: str, tmp_path: Path
+) -> None:
+    here = settings_of(tmp_path, postgresql_url)
+    backup = await small_backup(here)
+    present = parse_url(here.resolved_database_url)
+    left = present.set(database=candidates.beside(present, candidates.TRIAL))
+    dumps.create(left)
+    assert (await rehearse(here, backup.path)).sound
+    assert not dumps.exists(left)
+
+
+async def test_room_is_asked_for_a_database_on_a_server(
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = settings_of(tmp_path, postgresql_url)
+    here.data_dir.mkdir(parents=True)
+    monkeypatch.setattr(making.whole, "size", lambda url: 2**60)
+    with pytest.raises(BackupFailed, match="needs"):
+        await make(here)
 
 
 async def test_without_pg_dump_it_says_so(

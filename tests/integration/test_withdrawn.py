@@ -16,6 +16,8 @@ from appliance.services.passwords import Passwords
 from appliance.services.users import Users
 from appliance.services.withdrawn import Withdrawn
 from appliance.settings import Settings
+from appliance.storage import utc_now
+from appliance.storage.database import Records
 from tests.integration.backup_desk import QUESTIONS, opened, serving, settings_of
 from tests.integration.test_answer_query import Desk
 
@@ -86,6 +88,37 @@ async def test_revoked_keys_disabled_accounts_and_old_passwords_stay_out(
         assert grace.disabled_at is not None
         now = await database.read(lambda r: r.accounts.password_hash("linus"))
         assert now == new != old
+
+
+async def test_webhooks_that_were_deleted_or_whose_secret_leaked_come_back_switched_off(
+    settings: Settings,
+) -> None:
+    async with serving(settings) as desk:
+
+        def add(records: Records) -> list[str]:
+            made = [
+                records.webhooks.add(f"https://{name}.lan/hook", ["kb.updated"], f"of {name}")
+                for name in ("kept", "deleted", "rotated", "off")
+            ]
+            return [webhook.id for webhook in made]
+
+        kept, deleted, rotated, off = await desk.database.write(add)
+        backup = await make(settings)
+
+        def change(records: Records) -> None:
+            records.webhooks.delete(deleted)
+            records.webhooks.rotate(rotated, "another", utc_now())
+            records.webhooks.update(off, active=False)
+
+        await desk.database.write(change)
+    restored = await restore(settings, backup.path, replace=True)
+    assert restored.withdrawn is not None
+    assert restored.withdrawn.webhooks == 3
+    assert any("3 webhooks are switched off" in each.what for each in restored.advice)
+    async with opened(settings) as database:
+        webhooks = await database.read(lambda r: r.webhooks.list())
+    assert [webhook.id for webhook in webhooks if webhook.active] == [kept]
+    assert len(webhooks) == 4
 
 
 async def two_backups(settings: Settings) -> tuple[Backup, Backup]:

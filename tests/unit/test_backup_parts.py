@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from appliance.errors import BackupRefused, InvalidInput
+from appliance import settings as settings_module
+from appliance.errors import BackupFailed, BackupRefused, InvalidInput
+from appliance.llm import weights
 from appliance.operations.backup import archive, configuration, contents, folder, sealing, standing
+from appliance.operations.backup.manifest import decode, encode
 from appliance.operations.backup.standing import Made, Rehearsed
 from appliance.settings import Settings, load_settings
 from tests.unit.test_backup_archive import manifest_of
@@ -130,6 +136,26 @@ def test_what_happened_last_is_told(settings: Settings) -> None:
     assert standing.read(settings) == standing.Standing()
 
 
+def test_a_note_that_cannot_be_written_leaves_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(weights.os, "fsync", full)
+    with pytest.raises(OSError, match="space"):
+        standing.note_made(settings, Made("a", "/backups/a.tar", NOON, 10, 0.5, True))
+    assert list(settings.data_dir.iterdir()) == []
+
+
+def test_a_time_without_its_zone_is_refused(settings: Settings) -> None:
+    whole = put(settings, NOON)
+    with archive.Archive.open(whole) as opened:
+        naive = msgspec.structs.replace(opened.manifest, created=NOON.replace(tzinfo=None))
+    with pytest.raises(BackupRefused, match="zone"):
+        decode(encode(naive))
+
+
 # --- sealing --------------------------------------------------------------------------------------
 
 
@@ -196,6 +222,24 @@ def test_links_are_not_followed(settings: Settings) -> None:
     assert list(contents.files(settings.data_dir, "secret")) == []
 
 
+def test_a_folder_that_vanishes_is_no_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("heads/learned-0001.npz", "index/index.json"):
+        (settings.data_dir / name).parent.mkdir()
+        (settings.data_dir / name).write_text("x")
+    scan = os.scandir
+
+    def vanishing(path: str | Path) -> object:
+        if str(path).endswith("/index"):
+            shutil.rmtree(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    found = list(contents.files(settings.data_dir, "saved"))
+    assert [name for name, _ in found] == ["heads/learned-0001.npz"]
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 
@@ -216,6 +260,25 @@ def test_settings_are_told_without_passwords(
     assert b'desk_name = "Rail"  # ours' in told
     assert b"# database_url" in told
     assert configuration.secret_files(settings)["appliance.toml"] == config.read_bytes()
+
+
+def test_secrets_that_only_root_can_read_are_not_left_out_silently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    for name in ("tls.crt", "tls.key", "database.password"):
+        (credentials / name).write_text(name)
+    monkeypatch.setattr(settings_module, "_CREDENTIALS", credentials)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != credentials)
+    closed = load_settings(data_dir=tmp_path / "data")
+    with pytest.raises(BackupFailed) as failed:
+        configuration.secret_files(closed)
+    assert "systemd-run" in failed.value.hint
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    handed = configuration.secret_files(load_settings(data_dir=tmp_path / "data"))
+    assert handed["tls-key.pem"] == b"tls.key"
+    assert handed["database-password"] == b"database.password"
 
 
 def test_settings_that_differ_are_named(tmp_path: Path) -> None:

@@ -64,14 +64,29 @@ def give(
 
 def _persons(manifest: Manifest, withdrawn: Withdrawn | None) -> list[Advice]:
     if withdrawn is not None:
-        return []
+        return _webhooks(withdrawn)
     return [
         Advice(
-            "Persons forgotten, keys revoked, accounts disabled and passwords replaced after "
+            "Persons forgotten, keys revoked, accounts disabled, passwords replaced and webhooks "
+            "deleted, switched off or given another secret after "
             f"{manifest.created:%Y-%m-%d %H:%M} UTC are as they were before: there is no desk "
             "here that went on from this backup and could tell.",
             "Do it again for those you know of: DELETE /api/v1/users/{id}, appliance keys revoke, "
-            "appliance accounts disable.",
+            "appliance accounts disable, appliance webhooks delete.",
+        )
+    ]
+
+
+def _webhooks(withdrawn: Withdrawn) -> list[Advice]:
+    if not withdrawn.webhooks:
+        return []
+    return [
+        Advice(
+            f"{withdrawn.webhooks} webhooks are switched off: since the backup they were deleted, "
+            "switched off, or given another secret.",
+            "See appliance webhooks list. Delete those that were deleted; give those that are to "
+            "receive again a new secret (appliance webhooks rotate ID), then: appliance webhooks "
+            "update ID --on",
         )
     ]
 

@@ -76,22 +76,24 @@ class Archive:
         :raises BackupRefused: it cannot be read, or is none.
         """
         try:
-            with path.open("rb") as file:
-                described = _text(file, MANIFEST)
-                sums = _text(file, SUMS)
-                manifest = decode(described)
-                if sums != _sums(described, manifest):
-                    raise BackupRefused(_DAMAGED.format("its manifest is not what was written"))
-                yield cls(file, manifest)
+            opened = path.open("rb")
         except OSError as error:
             raise BackupRefused(f"{path} cannot be read: {error.strerror}.") from error
+        # What the caller does with it fails with the caller's own errors.
+        with opened as file:
+            described = _text(file, MANIFEST)
+            sums = _text(file, SUMS)
+            manifest = decode(described)
+            if sums != _sums(described, manifest):
+                raise BackupRefused(_DAMAGED.format("its manifest is not what was written"))
+            yield cls(file, manifest)
 
     def unpack(self, folder: Path) -> dict[str, Path]:
         """Write every member to a file of ``folder``, by names of our own, and compare its hash;
         where each is. To be called once.
 
         :raises BackupRefused: something is not what the manifest says.
-        :raises OSError: there is no room.
+        :raises OSError: it cannot be written.
         """
         found = {}
         for number, member in enumerate(self.manifest.members):
@@ -109,7 +111,7 @@ class Archive:
             os.fchmod(out.fileno(), 0o600)
             left = member.size
             while left:
-                block = self._file.read(min(CHUNK, left))
+                block = _read(self._file, min(CHUNK, left))
                 if not block:
                     raise BackupRefused(_DAMAGED.format("it ends too early"))
                 hashed.update(block)
@@ -120,6 +122,13 @@ class Archive:
         _pad(self._file, member.size)
         if hashed.hexdigest() != member.sha256:
             raise BackupRefused(_DAMAGED.format(f"{member.name} is not what was written"))
+
+
+def _read(file: IO[bytes], size: int) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as error:
+        raise BackupRefused(f"The backup cannot be read: {error.strerror}.") from error
 
 
 def _sums(described: bytes, manifest: Manifest) -> bytes:
@@ -145,7 +154,7 @@ def _add(file: IO[bytes], name: str, size: int, stamp: int, blocks: Iterable[byt
 def _header(file: IO[bytes], expected: str) -> int:
     """The size of the file whose header comes next and has to have this name."""
     try:
-        info = tarfile.TarInfo.frombuf(file.read(BLOCK), "utf-8", "strict")
+        info = tarfile.TarInfo.frombuf(_read(file, BLOCK), "utf-8", "strict")
     except (tarfile.HeaderError, UnicodeDecodeError) as error:
         raise BackupRefused(_DAMAGED.format(f"{expected} is missing")) from error
     if info.name != expected or info.type != tarfile.REGTYPE or info.size < 0:
@@ -157,7 +166,7 @@ def _text(file: IO[bytes], name: str) -> bytes:
     size = _header(file, name)
     if size > MANIFEST_MAX:
         raise BackupRefused(_DAMAGED.format(f"{name} is too large"))
-    text = file.read(size)
+    text = _read(file, size)
     if len(text) < size:
         raise BackupRefused(_DAMAGED.format("it ends too early"))
     _pad(file, size)
@@ -166,10 +175,10 @@ def _text(file: IO[bytes], name: str) -> bytes:
 
 def _pad(file: IO[bytes], size: int) -> None:
     padding = -size % BLOCK
-    if file.read(padding) != bytes(padding):
+    if _read(file, padding) != bytes(padding):
         raise BackupRefused(_DAMAGED.format("it ends too early"))
 
 
 def _end(file: IO[bytes]) -> None:
-    if file.read(len(_END) + 1) != _END:
+    if _read(file, len(_END) + 1) != _END:
         raise BackupRefused(_DAMAGED.format("its end is not where it belongs"))

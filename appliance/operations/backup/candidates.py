@@ -11,14 +11,16 @@ from typing import Final, Protocol
 
 from sqlalchemy import URL
 
-from appliance.errors import BackupRefused
+from appliance.errors import BackupUnsuited
 from appliance.operations.backup.manifest import Manifest
 from appliance.settings import Settings
 from appliance.storage import dumps, migrate, snapshots
 from appliance.storage.engines import parse_url, sqlite_file
 
 STAGED: Final = "staged"
-_NAME_KEPT: Final = 40
+TRIAL: Final = "trial"
+"""What the names of databases end in that are restored to be in charge, and for a rehearsal."""
+_NAME_KEPT: Final = 39
 """Characters of a PostgreSQL database's name that names derived from it keep; 63 is the most."""
 
 
@@ -64,9 +66,9 @@ class PostgresCandidate:
 
 
 def require_known(manifest: Manifest) -> None:
-    """:raises BackupRefused: a newer release made the backup."""
+    """:raises BackupUnsuited: a newer release made the backup."""
     if not snapshots.is_known(manifest.revision):
-        raise BackupRefused(
+        raise BackupUnsuited(
             f"The backup's database has a form ({manifest.revision}) that this release, which is "
             f"at {migrate.head()}, does not know.",
             hint=f"Install the release that made it ({manifest.version}), or a newer one.",
@@ -89,12 +91,12 @@ def postgresql(settings: Settings, source: Path, staged: str) -> Iterator[Postgr
     """The dump in a new database called ``staged``, which is dropped afterwards unless it has got
     another name by then.
 
-    :raises BackupRefused: the settings name no PostgreSQL server.
+    :raises BackupUnsuited: the settings name no PostgreSQL server.
     :raises StorageUnavailable: it cannot be reached, or the user may not make databases there.
     """
     present = parse_url(settings.resolved_database_url)
     if sqlite_file(present) is not None:
-        raise BackupRefused(
+        raise BackupUnsuited(
             "This is the backup of a PostgreSQL database, and database_url names none.",
             hint="Set database_url to a PostgreSQL server.",
         )

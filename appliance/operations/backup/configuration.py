@@ -19,12 +19,13 @@ from appliance.operations.backup.contents import files
 from appliance.operations.backup.manifest import CONFIG_FILE, CONFIGURATION, Model
 from appliance.operations.backup.sealing import FILE_MAX
 from appliance.operations.secrets import masked, told
-from appliance.settings import Settings, config_file
+from appliance.settings import Settings, closed_credentials, config_file
 
 OUTSIDE: Final[Mapping[str, str]] = {
     "tls_cert_file": "tls-cert.pem",
     "tls_key_file": "tls-key.pem",
     "remote_key_file": "remote-key",
+    "database_password_file": "database-password",
 }
 """Settings that name a file which is part of the desk, and what it is called in a backup."""
 
@@ -54,6 +55,11 @@ def secret_files(settings: Settings) -> dict[str, bytes]:
 
     :raises BackupFailed: one of them cannot be read, or is too large to be a secret.
     """
+    if (closed := closed_credentials()) is not None:
+        raise BackupFailed(
+            f"{closed} cannot be read by this user: its secrets would be missing.",
+            hint="Have them handed over by systemd-run; docs/backup.md tells how.",
+        )
     named = dict(files(settings.data_dir, "secret"))
     for setting, name in OUTSIDE.items():
         path = getattr(settings, setting)

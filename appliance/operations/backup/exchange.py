@@ -11,11 +11,12 @@ import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from sqlalchemy import URL
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, StorageUnavailable
 from appliance.llm.weights import write_json
 from appliance.operations.backup.contents import JOURNAL_FILE
 from appliance.operations.backup.folder import sync
@@ -25,6 +26,8 @@ from appliance.storage.engines import parse_url, sqlite_file
 
 STAGING = ".restore-"
 """How the folders begin in which a restore prepares."""
+COMPANIONS: Final = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a database."""
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -76,10 +79,10 @@ def settle(settings: Settings) -> bool:
         raise ApplianceError(f"{journal} cannot be read: {error}.") from error
     undone = not _is_done(settings, found)
     if undone:
-        for move in reversed(found.moves):
-            if Path(move.target).exists() and not Path(move.source).exists():
-                _move(Move(move.target, move.source))
+        _undo(found.moves)
         if found.database is not None:
+            # Should the server be away now, nothing is moved a second time.
+            write_json(journal, Exchange([], found.database))
             dumps.drop(_staged(settings, found.database))
     finish(settings)
     _tidy(settings)
@@ -89,6 +92,43 @@ def settle(settings: Settings) -> bool:
 def is_interrupted(settings: Settings) -> bool:
     """Whether a restore was interrupted and nobody settled it."""
     return _journal(settings).exists()
+
+
+def require_settled(settings: Settings) -> None:
+    """For whatever would make secrets or files anew where a restore has moved the old ones away.
+
+    :raises StorageUnavailable: a restore is under way, or was interrupted.
+    """
+    if is_interrupted(settings):
+        raise StorageUnavailable(
+            "A restore was interrupted.",
+            hint="Stop the appliance, then run 'appliance db upgrade'.",
+        )
+
+
+def _undo(moves: Sequence[Move]) -> None:
+    """Put back what left, and away what came, the last first; again after a failure, too."""
+    kept = {move.source: Path(move.target) for move in moves if not _is_coming(move)}
+    for left, aside in kept.items():
+        if aside.exists() and Path(left).exists():
+            # Somebody wrote a new file meanwhile. A database's log must not meet the old database.
+            for beside in (f"{left}{end}" for end in COMPANIONS):
+                if beside not in kept or kept[beside].exists():
+                    Path(beside).unlink(missing_ok=True)
+    for move in reversed(moves):
+        source, target = Path(move.source), Path(move.target)
+        if not target.exists():
+            continue
+        if not _is_coming(move):
+            _move(Move(move.target, move.source))
+        elif not source.exists() and (move.target not in kept or kept[move.target].exists()):
+            # Else it is the old one there, which is back already.
+            _move(Move(move.target, move.source))
+
+
+def _is_coming(move: Move) -> bool:
+    source = Path(move.source)
+    return source.name.startswith(STAGING) or source.parent.name.startswith(STAGING)
 
 
 def _is_done(settings: Settings, exchange: Exchange) -> bool:

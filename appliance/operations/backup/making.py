@@ -44,7 +44,7 @@ from appliance.operations.backup.manifest import (
 from appliance.operations.locks import hold_lock
 from appliance.services.audit import AuditLog
 from appliance.settings import Settings
-from appliance.storage import Database, dumps, new_id, snapshots
+from appliance.storage import Database, dumps, new_id, snapshots, whole
 from appliance.storage.engines import parse_url, sqlite_file
 
 log = get_logger()
@@ -127,7 +127,11 @@ def _make(settings: Settings, out: Path | None, passphrase: str | None, schedule
             round(backup.seconds, 3),
             scheduled,
         )
-        standing.note_made(settings, noted)
+        try:
+            standing.note_made(settings, noted)
+        except OSError as error:
+            # The backup is there all the same, on a disk of its own.
+            log.warning("backup_not_noted", detail=error.strerror)
     return backup
 
 
@@ -172,9 +176,13 @@ def _told(folder: Path) -> Iterator[None]:
 
 def _require_room(settings: Settings, folder: Path) -> None:
     """Before anything is written: a backup must not fill the disk that the desk writes to."""
-    file = sqlite_file(parse_url(settings.resolved_database_url))
-    beside = [] if file is None else [file, file.with_name(f"{file.name}-wal")]
-    database = sum(path.stat().st_size for path in beside if path.exists())
+    url = settings.resolved_database_url
+    file = sqlite_file(parse_url(url))
+    if file is None:
+        database = whole.size(url)
+    else:
+        beside = [file, file.with_name(f"{file.name}-wal")]
+        database = sum(path.stat().st_size for path in beside if path.exists())
     # The copy of the database, and the file that it goes into.
     needed = 2 * database + ROOM_TO_SPARE
     if folder.stat().st_dev == settings.data_dir.stat().st_dev:

@@ -115,6 +115,8 @@ def decode(text: bytes) -> Manifest:
         raise BackupRefused("The manifest names files that no backup has.")
     if DATABASE[manifest.database] not in names:
         raise BackupRefused("The backup holds no database.")
+    if manifest.created.tzinfo is None:
+        raise BackupRefused("The manifest tells a time without its zone.")
     if any(m.size < 0 or not _DIGEST.fullmatch(m.sha256) for m in manifest.members):
         raise BackupRefused("The manifest is damaged.")
     return manifest

@@ -7,6 +7,7 @@ until somebody deletes it.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 import time
@@ -17,19 +18,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import URL
+
 from appliance.errors import (
     ApplianceError,
     BackupRefused,
     Conflict,
     NotFound,
-    StorageFull,
     StorageUnavailable,
 )
 from appliance.operations.backup import advice, candidates, contents, exchange, sealing
 from appliance.operations.backup.archive import Archive
-from appliance.operations.backup.exchange import STAGING, Move
+from appliance.operations.backup.exchange import COMPANIONS, STAGING, Move
 from appliance.operations.backup.manifest import CONFIG_FILE, DATABASE, SECRETS, STATE, Manifest
-from appliance.operations.backup.rehearsal import staged, verify_answers
+from appliance.operations.backup.rehearsal import require_room, staged, verify_answers
 from appliance.operations.locks import hold_lock
 from appliance.services.audit import AuditLog
 from appliance.services.withdrawn import Withdrawn, withdraw_again
@@ -39,8 +41,8 @@ from appliance.storage.engines import parse_url, sqlite_file
 
 PROCESSES: Final = ("up.lock", "api.lock", "engine.lock", "worker.lock")
 """Held by the appliance's processes for as long as they live."""
-COMPANIONS: Final = ("-wal", "-shm", "-journal")
-"""What SQLite keeps beside a database."""
+MARK_LOOK: Final = 0.1
+"""Seconds between two looks for an unused name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _restore(
                 f"There is a desk in {settings.data_dir} already: {occupied}.",
                 hint="With --replace the backup takes its place, and it is kept aside.",
             )
-        _require_room(settings, manifest)
+        require_room(settings.data_dir, manifest)
         with tempfile.TemporaryDirectory(prefix=STAGING, dir=settings.data_dir) as made:
             folder = Path(made)
             members = archive.unpack(folder)
@@ -128,7 +130,7 @@ def _restore(
                 migrate.upgrade(candidate.url)
                 _, findings = asyncio.run(verify_answers(candidate.url, manifest))
                 withdrawn = asyncio.run(_brought_up(settings, candidate.url, manifest, by))
-                mark = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+                mark = _unused_mark(settings)
                 handed = _hand_over(settings, mark, members, secrets)
                 told = advice.give(settings, manifest, members, secrets, withdrawn)
                 aside = _take_over(settings, mark, manifest, members, secrets, candidate)
@@ -142,6 +144,27 @@ def _restore(
         told,
         time.monotonic() - started,
     )
+
+
+def _unused_mark(settings: Settings) -> str:
+    """The time, in UTC and a second that no earlier restore put its old desk under."""
+    url = parse_url(settings.resolved_database_url)
+    file = sqlite_file(url)
+    while True:
+        mark = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        folders = [settings.data_dir / contents.HANDED / mark]
+        folders += [
+            place / f"{contents.ASIDE}{mark}"
+            for place in (settings.data_dir, *(() if file is None else (file.parent,)))
+        ]
+        taken = any(folder.exists() for folder in folders)
+        if not taken and (file is not None or not dumps.exists(_aside_on_server(url, mark))):
+            return mark
+        time.sleep(MARK_LOOK)
+
+
+def _aside_on_server(url: URL, mark: str) -> URL:
+    return url.set(database=candidates.beside(url, f"before_{mark.lower()}"))
 
 
 def _require_kind(settings: Settings, manifest: Manifest) -> None:
@@ -180,17 +203,6 @@ def _is_there(settings: Settings) -> bool:
     url = parse_url(settings.resolved_database_url)
     file = sqlite_file(url)
     return dumps.has_tables(url) if file is None else file.exists()
-
-
-def _require_room(settings: Settings, manifest: Manifest) -> None:
-    # The members, and the database once more for a migration that rebuilds its tables.
-    needed, free = 2 * manifest.size, shutil.disk_usage(settings.data_dir).free
-    if free < needed:
-        raise StorageFull(
-            f"Restoring needs {needed / 2**20:.0f} MiB in {settings.data_dir}, "
-            f"{free / 2**20:.0f} are free; nothing was changed.",
-            hint="Free some space first.",
-        )
 
 
 def _opened(
@@ -303,7 +315,7 @@ def _take_over_server(
     settings: Settings, mark: str, moves: list[Move], candidate: candidates.PostgresCandidate
 ) -> str:
     present = parse_url(settings.resolved_database_url)
-    aside = present.set(database=candidates.beside(present, f"before_{mark.lower()}"))
+    aside = _aside_on_server(present, mark)
     worthless = not dumps.has_tables(present)
     with _undone_on_failure(settings):
         exchange.begin(settings, moves, candidate.parsed.database)
@@ -336,6 +348,10 @@ def _told(settings: Settings) -> Iterator[None]:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_bytes(content)
+    """A new file for this user only, down to the disk: a secret that is renamed into its place
+    must not be empty after a power cut."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     return path

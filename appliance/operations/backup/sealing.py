@@ -19,7 +19,7 @@ from argon2.low_level import Type, hash_secret_raw
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from appliance.errors import BackupRefused, InvalidInput
+from appliance.errors import BackupUnsuited, InvalidInput
 
 PASSPHRASE_MIN: Final = 12
 """Characters. Whoever holds the file can guess for as long as they like."""
@@ -53,7 +53,7 @@ def seal(files: Mapping[str, bytes], passphrase: str, backup_id: str) -> bytes:
 def unseal(sealed: bytes, passphrase: str, backup_id: str) -> dict[str, bytes]:
     """The files again.
 
-    :raises BackupRefused: the passphrase is another, or a byte was changed.
+    :raises BackupUnsuited: the passphrase is another, or a byte was changed.
     """
     try:
         found = msgspec.json.decode(sealed, type=_Sealed)
@@ -64,7 +64,7 @@ def unseal(sealed: bytes, passphrase: str, backup_id: str) -> dict[str, bytes]:
         files = msgspec.json.decode(plain, type=dict[str, str])
         return {name: base64.b64decode(text, validate=True) for name, text in files.items()}
     except (InvalidTag, msgspec.MsgspecError, ValueError) as error:
-        raise BackupRefused(
+        raise BackupUnsuited(
             "The secrets of the backup cannot be opened.",
             hint="Check the passphrase; without --passphrase-file everything else is restored.",
         ) from error
