@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from appliance.operations.backup.contents import STATE_FILE
-from appliance.operations.doctor import archive, backups, clock
+from appliance.operations.doctor import archive, backups, clock, logbook
 from appliance.operations.doctor.model import _speed
 from appliance.settings import load_settings
 from tests.appliance_process import FAQS, ApplianceProcess
@@ -183,6 +183,12 @@ def test_the_archive_holds_nothing_that_anybody_wrote(desk: ApplianceProcess) ->
         {"event": "query_answered", "level": "info", "timestamp": "t", "user": user, "seconds": 1},
         {"event": "failed", "level": "error", "timestamp": "t", "detail": f"{message} {mail}"},
         {"event": "login", "level": "info", "timestamp": "t", "client": address, "name": name},
+        {
+            "event": f"bad {message} {user}",
+            "level": "error",
+            "timestamp": "t",
+            "logger": "litestar",
+        },
         {"event": "x", "level": "info", "timestamp": "t", "status": f"{key} from {address}"},
         {
             "event": "unforeseen",
@@ -223,12 +229,33 @@ def test_the_archive_holds_nothing_that_anybody_wrote(desk: ApplianceProcess) ->
             assert planted not in content, name
     log = json.loads(contents["support/log.json"])
     assert log[0] == {"event": "query_answered", "level": "info", "timestamp": "t", "seconds": 1}
-    assert log[4]["exception"] == [{"type": "ValueError", "frames": ["a.py:3"]}]
+    assert (log[3]["event"], log[3]["logger"]) == ("[a line of 34 characters]", "litestar")
+    assert log[5]["exception"] == [{"type": "ValueError", "frames": ["a.py:3"]}]
     assert json.loads(contents["support/counts.json"])["users"] == 1
     assert json.loads(contents["support/doctor.json"])
     again = desk.cli("doctor", "--archive", str(file))
     assert again.returncode == 1
     assert "hint:" in again.stderr
+
+
+@pytest.mark.parametrize("logger", [{}, {"logger": "huey"}])
+def test_sentences_do_not_leave(logger: dict[str, str]) -> None:
+    """Those without a name as well: lines that a release before this one wrote."""
+    line = {"event": "Unhandled: petra", "level": "error", "timestamp": "t", **logger}
+    assert archive.log_line(line) == line | {"event": "[a line of 16 characters]"}
+
+
+def test_errors_of_libraries_are_counted_without_their_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = [
+        {"event": f"bad {PLANTED[2]}", "level": "error", "timestamp": "t", "logger": "litestar"},
+        {"event": "agent_failed", "level": "error", "timestamp": "t"},
+        {"event": "agent_failed", "level": "error", "timestamp": "t"},
+    ]
+    monkeypatch.setattr(logbook, "journal", lambda *_: iter(lines))
+    (found,) = logbook.examine()
+    assert found.detail == "3 errors in the last hour: agent_failed 2, litestar 1"
 
 
 def test_addresses_of_this_machine_stay() -> None:
