@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from appliance.operations.backup.contents import STATE_FILE
-from appliance.operations.doctor import archive, backups, clock, logbook
+from appliance.operations.doctor import archive, backups, clock, logbook, machine
 from appliance.operations.doctor.model import _speed
 from appliance.settings import load_settings
 from tests.appliance_process import FAQS, ApplianceProcess
@@ -146,6 +147,32 @@ def test_backups_are_judged_by_what_they_noted(tmp_path: Path) -> None:
     assert note(last=last, failed={"at": now.isoformat(), "detail": "full"})[0] == "bad"
     (tmp_path / STATE_FILE).write_text("{")
     assert backups.examine(settings)[0].state == "warn"
+
+
+def test_a_key_outside_of_the_data_folder_that_everybody_can_read_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as made:  # pytest's own folders are closed
+        outside, data = Path(made), Path(made) / "data"
+        outside.chmod(0o755)
+        data.mkdir(mode=0o700)
+        key = outside / "tls.key"
+        key.write_text("key")
+        settings = load_settings(data_dir=data, runtime_dir=outside / "run", tls_key_file=key)
+
+        def state(mode: int) -> str:
+            key.chmod(mode)
+            (found,) = machine.folders(settings)
+            assert found.state == "ok" or (str(key) in found.detail and str(key) in found.hint)
+            return found.state
+
+        assert state(0o640) == "ok"
+        assert state(0o644) == "bad"
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(outside))
+        assert state(0o644) == "ok", "the mask of an access list"
+        monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+        outside.chmod(0o700)
+        assert state(0o644) == "ok", "below a closed folder"
 
 
 def test_an_engine_that_got_slower_shows() -> None:

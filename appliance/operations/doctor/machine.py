@@ -11,7 +11,7 @@ from typing import Final
 from appliance.errors import ApplianceError
 from appliance.operations.doctor.finding import Finding, State, bad
 from appliance.operations.doctor.inventory import Process, processes
-from appliance.settings import Settings, ensure_folders
+from appliance.settings import Settings, ensure_folders, handed_over
 
 DISK_WARN_BYTES: Final = 2 * 2**30
 DISK_BAD_BYTES: Final = 256 * 2**20
@@ -37,16 +37,22 @@ def folders(settings: Settings) -> list[Finding]:
             ensure_folders(settings)
     except ApplianceError as error:
         return [bad("folders", error)]
+    keys = (settings.tls_key_file, settings.remote_key_file, settings.database_password_file)
+    given = [key for key in keys if key is not None]
+    inside = [data / name for name in PRIVATE]
+    inside += [key for key in given if key.is_relative_to(data)]
     secret = data / "secrets"
-    named = [data / name for name in PRIVATE]
-    named += [f for f in (settings.tls_key_file, settings.remote_key_file) if f is not None]
     if secret.is_dir():
-        named += list(secret.iterdir())
+        inside += list(secret.iterdir())
     if data.stat().st_mode & 0o077:  # below a closed folder modes decide nothing
-        for path in named:
+        for path in inside:
             if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
                 hint = f"Run 'chmod go= {path}'."
                 return [Finding("folders", "bad", f"{path} can be read by other users.", hint)]
+    for path in given:
+        if not path.is_relative_to(data) and not handed_over(path) and _is_open(path):
+            hint = f"Run 'chmod o= {path}'."
+            return [Finding("folders", "bad", f"{path} can be read by other users.", hint)]
     return [Finding("folders", "ok", f"data {data}, sockets {settings.sockets}")]
 
 
@@ -83,6 +89,16 @@ def memory(settings: Settings | None = None) -> list[Finding]:
         state = "bad" if available < MEMORY_BAD * total else "warn"
     hint = "Choose a smaller model or give the machine memory; see docs/operations.md."
     return [Finding("memory", state, f"{detail}; {held}" if held else detail, hint)]
+
+
+def _is_open(file: Path) -> bool:
+    """Whether everybody can reach a file that lies anywhere; a group, as root:appliance, may."""
+    try:
+        found = file.resolve(strict=True)
+        reached = all(folder.stat().st_mode & stat.S_IXOTH for folder in found.parents)
+        return reached and bool(found.stat().st_mode & stat.S_IRWXO)
+    except OSError:
+        return False  # not there, or behind a folder that is closed to this user as well
 
 
 def _told(process: Process) -> str:
