@@ -8,6 +8,7 @@ not guessed at.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +63,9 @@ def fate(path: str) -> Fate | None:
 def files(data_dir: Path, wanted: Fate | None) -> Iterator[tuple[str, Path]]:
     """The plain files of that fate, None for those that nobody decided about; no link is
     followed."""
-    for path in sorted(data_dir.rglob("*")):
+    # Not rglob, which fails where a folder vanishes meanwhile (Python 3.11).
+    walked = os.walk(data_dir)
+    for path in sorted(Path(where, file) for where, _, found in walked for file in found):
         name = path.relative_to(data_dir).as_posix()
         if fate(name) == wanted and path.is_file() and not path.is_symlink():
             yield name, path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -108,10 +109,9 @@ def _told(process: Process) -> str:
 def _taken(folder: Path) -> int:
     """Bytes on the disk below a folder; what cannot be read counts as nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            found = path.lstat()
-        except OSError:
-            continue
-        total += found.st_blocks * 512
+    # Not rglob, which fails where a folder vanishes meanwhile (Python 3.11).
+    for where, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            with suppress(OSError):
+                total += os.lstat(os.path.join(where, name)).st_blocks * 512
     return total
