@@ -423,10 +423,22 @@ list_tar() {
     ' "$WORK/listing")
     [[ -z $PROBLEM ]] || { PROBLEM="$BUNDLE holds $PROBLEM" && return 1; }
     PROBLEM="$BUNDLE is no whole tar archive"
+    ends_once || return 1
     TOP=$(awk 'NR == 1 { split($6, part, "/"); print part[1] }' "$WORK/listing")
     # shellcheck disable=SC2016 # the command is for tar's shell, once a file
     tar --extract --to-command='printf "%s  %s\n" "$(sha256sum | cut -d " " -f 1)" "${TAR_FILENAME#*/}"' \
         <"$BUNDLE" >"$WORK/found" 2>/dev/null
+}
+
+# Whether the tar has its end, and only zeros behind it. One cut off between two blocks has none, and
+# where one ends other programs than tar may read on.
+ends_once() {
+    local end size rest
+    end=$(tar --list --block-number <"$BUNDLE" 2>/dev/null | sed -n '$s/^block \([0-9]*\): \*\* Block of NULs \*\*$/\1/p')
+    size=$(wc -c <"$BUNDLE")
+    [[ -n $end ]] && ((size >= (end + 2) * 512)) || return 1
+    rest=$({ head -c $((end * 512)) >/dev/null && tr -d '\0' | wc -c; } <"$BUNDLE")
+    ((rest == 0)) || { PROBLEM="$BUNDLE holds something behind the archive" && return 1; }
 }
 
 # The same for a folder.

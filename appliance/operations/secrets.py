@@ -14,7 +14,9 @@ from appliance.settings import Settings
 
 SIZE = 32
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)|(?<=password=)[^&\s]*")
+# As readers of addresses take them: a password reaches up to the first @, whatever stands in it
+# (SQLAlchemy), or up to the last one before the path (urllib, of which Redis).
+_CREDENTIALS = re.compile(r"(?<=://)[^:/\n]*:[^@\n]*(?:@[^@/?#\n]*)*(?=@)|(?<=password=)[^&\n]*")
 _SECRET_OPTION = re.compile(r"(--[\w-]*(?:key|token|password|secret)[\w-]*[= ]).*")
 
 

@@ -20,7 +20,7 @@ from tests.install.machine import Machine, booted, give_up, world
 
 pytestmark = [pytest.mark.loopback, pytest.mark.timeout(600)]
 
-UNITS = ("api", "engine", "worker", "vllm")
+UNITS = ("api", "engine", "worker", "vllm", "backup")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,7 @@ def test_every_unit_is_refused_and_one_that_is_opened_is_seen_to_leak(machine: M
             "engine": "refused",
             "worker": "refused",
             "vllm": "refused",
+            "backup": "refused",
         }
         # The packet filter of the unit, not a missing route: somebody is there.
         away = [a for a in found["api"]["attempts"] if a["address"] in ADDRESSES]

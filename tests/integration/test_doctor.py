@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from appliance.cli.main import cli
 from appliance.operations.backup.contents import STATE_FILE
-from appliance.operations.doctor import archive, backups, clock
+from appliance.operations.doctor import archive, backups, clock, logbook, machine, model
 from appliance.operations.doctor.model import _speed
 from appliance.settings import load_settings
-from tests.appliance_process import FAQS, ApplianceProcess
+from tests.appliance_process import FAQS, ROOT, ApplianceProcess
 
 pytestmark = pytest.mark.loopback
 
@@ -68,6 +72,52 @@ def test_a_database_that_is_none_is_a_finding(desk: ApplianceProcess) -> None:
     assert found["database"][0]["state"] == "bad"
     assert found["disk"][0]["state"] in ("ok", "warn")
     assert found["model"][0]["state"] == "ok"
+
+
+def test_what_cannot_be_looked_at_is_a_finding_whatever_fails(desk: ApplianceProcess) -> None:
+    with closing(sqlite3.connect(desk.data_dir / "appliance.db")) as database, database:
+        database.execute("UPDATE knowledge_entries SET created_at = 'when?', updated_at = 'when?'")
+        database.execute(
+            "INSERT INTO audit_log (id, created_at, actor, action, target, details) VALUES"
+            " ('a', 'yesterday', 'appliance', 'account.lock', 'ann', '{}')"
+        )
+    found = findings(desk)
+    assert found["database"][0]["state"] == "bad"
+    assert "ValueError" in found["database"][0]["detail"]
+    assert found["model"][0]["state"] == "ok"
+
+
+def test_a_damaged_measurement_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(data_dir=tmp_path, runtime_dir=tmp_path / "run")
+    (tmp_path / "weights").mkdir()
+    damaged = {"single": 1, "batch": 1, "measured": [{"threads": 1, "one_token": 0, "read": 0}]}
+    (tmp_path / "weights" / "m.tuning.json").write_text(json.dumps(damaged))
+    seen = {"status": "ok", "model": "m", "sha256": "0"}
+    monkeypatch.setattr(model, "health", lambda _socket: seen)
+    found = {finding.what: finding for finding in model.engine(settings)}
+    assert found["engine"].state == "ok"
+    assert (found["speed"].state, "ZeroDivisionError" in found["speed"].detail) == ("bad", True)
+
+
+def test_no_hint_ends_in_a_usage_error() -> None:
+    """Every command named in a hint or in docs/operations.md is one, with what it needs."""
+    sources = [*(ROOT / "appliance/operations/doctor").glob("*.py"), ROOT / "docs/operations.md"]
+    named = {
+        tuple(words.split())
+        for source in sources
+        for words in re.findall(r"['`]appliance ([a-z][^'`]*)['`]", source.read_text())
+    }
+    assert len(named) > 10
+    for words in sorted(named):
+        command: click.Command = cli
+        given = list(words)
+        while isinstance(command, click.Group):
+            assert given, f"appliance {' '.join(words)} needs a subcommand"
+            command = command.commands[given.pop(0)]
+        needed = [p.name for p in command.params if isinstance(p, click.Argument) and p.required]
+        assert len([word for word in given if word[0] != "-"]) >= len(needed), words
 
 
 def test_a_clock_that_was_set_back_shows() -> None:
@@ -129,7 +179,9 @@ def test_backups_are_judged_by_what_they_noted(tmp_path: Path) -> None:
         return found.state, found.detail
 
     now = datetime.now(UTC)
-    last = {"id": "1", "file": "b.tar", "at": now.isoformat(), "size": 2**20}
+    file = tmp_path / "b.tar"
+    file.touch()
+    last = {"id": "1", "file": str(file), "at": now.isoformat(), "size": 2**20}
     last |= {"seconds": 1.0, "scheduled": True}
     rehearsed = {"id": "1", "file": "b.tar", "at": now.isoformat(), "sound": True, "findings": []}
     rehearsed |= {"seconds": 1.0}
@@ -139,13 +191,47 @@ def test_backups_are_judged_by_what_they_noted(tmp_path: Path) -> None:
     unsound = rehearsed | {"sound": False, "findings": ["counts differ"]}
     assert note(last=last, rehearsals=[unsound]) == (
         "bad",
-        f"b.tar of {now:%Y-%m-%d %H:%M} UTC, 1 MiB; its rehearsal failed: counts differ",
+        f"{file} of {now:%Y-%m-%d %H:%M} UTC, 1 MiB; its rehearsal failed: counts differ",
     )
+    other = rehearsed | {"id": "0", "file": "a.tar"}
+    assert note(last=last, rehearsals=[unsound, other])[0] == "bad", "another backup's is not its"
+    state, detail = note(last=last, rehearsals=[other])
+    assert (state, "the rehearsal of a.tar" in detail) == ("ok", True)
+    assert note(last=last, rehearsals=[rehearsed, other | {"sound": False}])[0] == "ok"
+    file.unlink()
+    assert note(last=last, rehearsals=[rehearsed])[0] == "bad"
+    file.touch()
     old = last | {"at": (now - timedelta(days=5)).isoformat()}
     assert "5 days old" in note(last=old, rehearsals=[rehearsed])[1]
     assert note(last=last, failed={"at": now.isoformat(), "detail": "full"})[0] == "bad"
     (tmp_path / STATE_FILE).write_text("{")
     assert backups.examine(settings)[0].state == "warn"
+
+
+def test_a_key_outside_of_the_data_folder_that_everybody_can_read_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as made:  # pytest's own folders are closed
+        outside, data = Path(made), Path(made) / "data"
+        outside.chmod(0o755)
+        data.mkdir(mode=0o700)
+        key = outside / "tls.key"
+        key.write_text("key")
+        settings = load_settings(data_dir=data, runtime_dir=outside / "run", tls_key_file=key)
+
+        def state(mode: int) -> str:
+            key.chmod(mode)
+            (found,) = machine.folders(settings)
+            assert found.state == "ok" or (str(key) in found.detail and str(key) in found.hint)
+            return found.state
+
+        assert state(0o640) == "ok"
+        assert state(0o644) == "bad"
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(outside))
+        assert state(0o644) == "ok", "the mask of an access list"
+        monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+        outside.chmod(0o700)
+        assert state(0o644) == "ok", "below a closed folder"
 
 
 def test_an_engine_that_got_slower_shows() -> None:
@@ -183,6 +269,12 @@ def test_the_archive_holds_nothing_that_anybody_wrote(desk: ApplianceProcess) ->
         {"event": "query_answered", "level": "info", "timestamp": "t", "user": user, "seconds": 1},
         {"event": "failed", "level": "error", "timestamp": "t", "detail": f"{message} {mail}"},
         {"event": "login", "level": "info", "timestamp": "t", "client": address, "name": name},
+        {
+            "event": f"bad {message} {user}",
+            "level": "error",
+            "timestamp": "t",
+            "logger": "litestar",
+        },
         {"event": "x", "level": "info", "timestamp": "t", "status": f"{key} from {address}"},
         {
             "event": "unforeseen",
@@ -223,12 +315,33 @@ def test_the_archive_holds_nothing_that_anybody_wrote(desk: ApplianceProcess) ->
             assert planted not in content, name
     log = json.loads(contents["support/log.json"])
     assert log[0] == {"event": "query_answered", "level": "info", "timestamp": "t", "seconds": 1}
-    assert log[4]["exception"] == [{"type": "ValueError", "frames": ["a.py:3"]}]
+    assert (log[3]["event"], log[3]["logger"]) == ("[a line of 34 characters]", "litestar")
+    assert log[5]["exception"] == [{"type": "ValueError", "frames": ["a.py:3"]}]
     assert json.loads(contents["support/counts.json"])["users"] == 1
     assert json.loads(contents["support/doctor.json"])
     again = desk.cli("doctor", "--archive", str(file))
     assert again.returncode == 1
     assert "hint:" in again.stderr
+
+
+@pytest.mark.parametrize("logger", [{}, {"logger": "huey"}])
+def test_sentences_do_not_leave(logger: dict[str, str]) -> None:
+    """Those without a name as well: lines that a release before this one wrote."""
+    line = {"event": "Unhandled: petra", "level": "error", "timestamp": "t", **logger}
+    assert archive.log_line(line) == line | {"event": "[a line of 16 characters]"}
+
+
+def test_errors_of_libraries_are_counted_without_their_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines = [
+        {"event": f"bad {PLANTED[2]}", "level": "error", "timestamp": "t", "logger": "litestar"},
+        {"event": "agent_failed", "level": "error", "timestamp": "t"},
+        {"event": "agent_failed", "level": "error", "timestamp": "t"},
+    ]
+    monkeypatch.setattr(logbook, "journal", lambda *_: iter(lines))
+    (found,) = logbook.examine()
+    assert found.detail == "3 errors in the last hour: agent_failed 2, litestar 1"
 
 
 def test_addresses_of_this_machine_stay() -> None:

@@ -148,7 +148,13 @@ def test_libraries_speak_json_from_warning_upwards_with_the_query_id() -> None:
     )
     (line,) = lines
     assert (line["event"], line["level"], line["query"]) == ("disk full", "warning", "q1")
-    assert line["process"] == "test"
+    assert (line["process"], line["logger"]) == ("test", "some.library")
+
+
+def test_a_line_of_ours_is_nobody_elses() -> None:
+    """What tells our events from a library's sentences."""
+    (line,) = logged('log.warning("disk_full")')
+    assert "logger" not in line
 
 
 def test_a_librarys_traceback_holds_no_values_either() -> None:

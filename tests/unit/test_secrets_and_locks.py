@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import make_url
 
 from appliance.errors import SettingsError
 from appliance.operations.locks import hold_lock
-from appliance.operations.secrets import SIZE, load_secret
+from appliance.operations.secrets import SIZE, load_secret, masked
 
 # --- secrets --------------------------------------------------------------------------------------
 
@@ -98,6 +100,35 @@ def test_processes_that_start_at_once_get_the_same_secret(tmp_path: Path) -> Non
     assert len(set(answers)) == 1
     assert len(bytes.fromhex(answers[0])) == SIZE
     assert [path.name for path in (tmp_path / "secrets").iterdir()] == ["visitors"]
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun ter2", "hun:ter2", "hun'ter2"])
+def test_whatever_an_address_takes_for_its_password_is_masked(password: str) -> None:
+    for user in ("desk", "desk@corp", ""):
+        address = f"postgresql+psycopg://{user}:{password}@db.example:5432/desk"
+        assert make_url(address).password == password
+        shown = "postgresql+psycopg://***@db.example:5432/desk"
+        assert masked(address) == shown
+        assert masked(f'database_url = "{address}"  # ours') == f'database_url = "{shown}"  # ours'
+    query = f"postgresql+psycopg://db/desk?user=a&password={password}&connect_timeout=3"
+    assert make_url(query).query["password"] == password
+    assert masked(query) == "postgresql+psycopg://db/desk?user=a&password=***&connect_timeout=3"
+
+
+def test_an_at_sign_in_a_password_hides_none_of_it() -> None:
+    """urllib, and Redis with it, reads up to the last one."""
+    assert urlsplit("redis://:hun@ter2@cache:6379/0").password == "hun@ter2"
+    assert masked("redis://:hun@ter2@cache:6379/0") == "redis://***@cache:6379/0"
+
+
+def test_two_addresses_are_masked_each() -> None:
+    assert masked('["redis://a:x@one/0", "redis://b:y@two/0"]') == (
+        '["redis://***@one/0", "redis://***@two/0"]'
+    )
+    assert masked(["http://127.0.0.1:8080/", "--api-key=x y"]) == [
+        "http://127.0.0.1:8080/",
+        "--api-key=***",
+    ]
 
 
 # --- locks ----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 
 from appliance.domain.redaction import redact
-from appliance.errors import ApplianceError, InvalidInput
+from appliance.errors import InvalidInput
 from appliance.operations.doctor.finding import Finding
 from appliance.operations.doctor.logbook import journal
 from appliance.operations.doctor.services import UNITS, shown
@@ -44,6 +44,7 @@ SHOWN: Final = (
     *("DropInPaths", "IPAddressAllow", "IPIngressBytes", "IPEgressBytes", "TasksCurrent"),
 )
 
+_EVENT: Final = re.compile(r"[a-z0-9_ ]+")
 _ADDRESS: Final = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F:]*:[0-9a-fA-F:]+)")
 
 
@@ -103,14 +104,19 @@ def cleaned(document: Any) -> Any:
 
 def log_line(line: Mapping[str, Any]) -> dict[str, Any]:
     """What of a log line may leave: fields that are ours, numbers, and where errors came from."""
+    withheld = f"[a line of {len(str(line.get('event', '')))} characters]"
     if "level" not in line or "timestamp" not in line:
         # Not ours: the words of a library, which may quote anything.
-        return {"event": f"[a line of {len(str(line.get('event', '')))} characters]"}
+        return {"event": withheld}
     kept = {
         name: value
         for name, value in line.items()
         if name in LOG_FIELDS or isinstance(value, int | float | bool)
     }
+    if "logger" in line or not _EVENT.fullmatch(str(line.get("event"))):
+        # A library's words, by our way of writing lines; which library may be told.
+        kept["event"] = withheld
+        kept |= {"logger": line["logger"]} if "logger" in line else {}
     errors = line.get("exception")
     if isinstance(errors, list):
         kept["exception"] = [_error(each) for each in errors if isinstance(each, Mapping)]
@@ -158,7 +164,7 @@ async def _counts(settings: Settings) -> dict[str, int]:
             return await database.read(lambda records: records.health.rows())
         finally:
             await database.aclose()
-    except ApplianceError:
+    except Exception:  # what is wrong with it stands in the findings
         return {}
 
 

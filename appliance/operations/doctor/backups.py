@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
 
 from appliance.operations.backup import standing
@@ -27,14 +28,19 @@ def examine(settings: Settings) -> list[Finding]:
     detail = f"{last.file} of {last.at:%Y-%m-%d %H:%M} UTC, {last.size / 2**20:.0f} MiB"
     if now - last.at > OLD:
         return [Finding("backup", "warn", f"{detail}: {(now - last.at).days} days old", _HINT)]
+    if not Path(last.file).exists():
+        return [Finding("backup", "bad", f"{detail}: it is no longer there", _HINT)]
     hint = "Run 'appliance db verify'."
-    latest = noted.rehearsed
+    latest = noted.rehearsal_of(last.id) or noted.rehearsed
     if latest is None:
         return [Finding("backup", "warn", f"{detail}; never rehearsed", hint)]
+    # Each night makes another one, of which one a week is rehearsed.
+    which = "its rehearsal" if latest.id == last.id else f"the rehearsal of {latest.file}"
     if not latest.sound:
         found = "; ".join(latest.findings)
-        return [Finding("backup", "bad", f"{detail}; its rehearsal failed: {found}", hint)]
+        return [Finding("backup", "bad", f"{detail}; {which} failed: {found}", hint)]
     if now - latest.at > UNREHEARSED:
-        old = f"{detail}; rehearsed {(now - latest.at).days} days ago"
-        return [Finding("backup", "warn", old, hint)]
-    return [Finding("backup", "ok", f"{detail}; rehearsed {latest.at:%Y-%m-%d}")]
+        days = (now - latest.at).days
+        return [Finding("backup", "warn", f"{detail}; {which} was {days} days ago", hint)]
+    went = f"{detail}; {which} on {latest.at:%Y-%m-%d} went well"
+    return [Finding("backup", "ok", went)]

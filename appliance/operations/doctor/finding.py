@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -32,9 +32,27 @@ class Finding:
     hint: str = ""
 
 
-def bad(what: str, error: ApplianceError) -> Finding:
-    """A finding of what an error says."""
-    return Finding(what, "bad", error.detail, error.hint)
+def bad(what: str, error: Exception) -> Finding:
+    """A finding of what an error says, or, of one that nobody foresaw, what kind it is: its words
+    may quote what was stored."""
+    if isinstance(error, ApplianceError):
+        return Finding(what, "bad", error.detail, error.hint)
+    if isinstance(error, OSError):
+        where = error.filename or "a file"
+        return Finding(what, "bad", f"{where}: {error.strerror}.", "Check the disk.")
+    detail = f"the look at it failed: {type(error).__name__}"
+    return Finding(what, "bad", detail, "What is stored of it is damaged; docs/operations.md.")
+
+
+Look = Callable[[], list[Finding]]
+
+
+def guarded(what: str, look: Look) -> list[Finding]:
+    """What a look found; one that fails is a finding, whatever failed."""
+    try:
+        return look()
+    except Exception as error:  # the page is read when anything may be damaged
+        return [bad(what, error)]
 
 
 def grouped(findings: Iterable[Finding]) -> Iterator[tuple[str, list[Finding]]]:

@@ -21,7 +21,12 @@ def examine() -> list[Finding]:
     lines = list(journal(SINCE, LINES_MAX))
     if not lines and not systemd_is_running():
         return [Finding("log", "ok", "no journal: logs go to where the appliance was started")]
-    events = Counter(str(line.get("event")) for line in lines if line.get("level") in SEVERE)
+    # A library's line is counted by the library's name: its event may quote anything.
+    events = Counter(
+        str(line.get("logger") or line.get("event"))
+        for line in lines
+        if line.get("level") in SEVERE
+    )
     if not events:
         return [Finding("log", "ok", "no error in the last hour")]
     most = ", ".join(f"{event} {number}" for event, number in events.most_common(EVENTS_TOLD))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from appliance.errors import ApplianceError
 from appliance.operations.doctor.finding import Finding, State, bad
 from appliance.operations.doctor.inventory import Process, processes
-from appliance.settings import Settings, ensure_folders
+from appliance.settings import Settings, ensure_folders, handed_over
 
 DISK_WARN_BYTES: Final = 2 * 2**30
 DISK_BAD_BYTES: Final = 256 * 2**20
@@ -37,16 +38,22 @@ def folders(settings: Settings) -> list[Finding]:
             ensure_folders(settings)
     except ApplianceError as error:
         return [bad("folders", error)]
+    keys = (settings.tls_key_file, settings.remote_key_file, settings.database_password_file)
+    given = [key for key in keys if key is not None]
+    inside = [data / name for name in PRIVATE]
+    inside += [key for key in given if key.is_relative_to(data)]
     secret = data / "secrets"
-    named = [data / name for name in PRIVATE]
-    named += [f for f in (settings.tls_key_file, settings.remote_key_file) if f is not None]
     if secret.is_dir():
-        named += list(secret.iterdir())
+        inside += list(secret.iterdir())
     if data.stat().st_mode & 0o077:  # below a closed folder modes decide nothing
-        for path in named:
+        for path in inside:
             if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
                 hint = f"Run 'chmod go= {path}'."
                 return [Finding("folders", "bad", f"{path} can be read by other users.", hint)]
+    for path in given:
+        if not path.is_relative_to(data) and not handed_over(path) and _is_open(path):
+            hint = f"Run 'chmod o= {path}'."
+            return [Finding("folders", "bad", f"{path} can be read by other users.", hint)]
     return [Finding("folders", "ok", f"data {data}, sockets {settings.sockets}")]
 
 
@@ -85,6 +92,16 @@ def memory(settings: Settings | None = None) -> list[Finding]:
     return [Finding("memory", state, f"{detail}; {held}" if held else detail, hint)]
 
 
+def _is_open(file: Path) -> bool:
+    """Whether everybody can reach a file that lies anywhere; a group, as root:appliance, may."""
+    try:
+        found = file.resolve(strict=True)
+        reached = all(folder.stat().st_mode & stat.S_IXOTH for folder in found.parents)
+        return reached and bool(found.stat().st_mode & stat.S_IRWXO)
+    except OSError:
+        return False  # not there, or behind a folder that is closed to this user as well
+
+
 def _told(process: Process) -> str:
     return f"{process.name} {process.resident / 2**20:.0f} MiB"
 
@@ -92,10 +109,9 @@ def _told(process: Process) -> str:
 def _taken(folder: Path) -> int:
     """Bytes on the disk below a folder; what cannot be read counts as nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            found = path.lstat()
-        except OSError:
-            continue
-        total += found.st_blocks * 512
+    # Not rglob, which fails where a folder vanishes meanwhile (Python 3.11).
+    for where, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            with suppress(OSError):
+                total += os.lstat(os.path.join(where, name)).st_blocks * 512
     return total

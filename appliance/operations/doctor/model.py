@@ -13,7 +13,7 @@ from appliance.knowledge.embedding import packaged_model
 from appliance.knowledge.onnx_graph import GraphStore
 from appliance.llm import weights
 from appliance.operations import vllm
-from appliance.operations.doctor.finding import Finding, State, bad
+from appliance.operations.doctor.finding import Finding, State, bad, guarded
 from appliance.operations.engine_keeper import health
 from appliance.settings import Settings
 
@@ -49,14 +49,19 @@ def embeddings(settings: Settings) -> list[Finding]:
     return [Finding("embeddings", "ok", f"{folder}, {graph}")]
 
 
-def weights_and_engine(settings: Settings) -> list[Finding]:
-    """The model on disk, what serves it, and how fast."""
+def engine(settings: Settings) -> list[Finding]:
+    """What serves the model, and how fast."""
     foreign = settings.backend == "vllm"
     seen = vllm.health(settings) if foreign else health(settings.engine_socket)
-    findings = [_model(settings), _engine(settings, seen)]
+    findings = [_engine(settings, seen)]
     if not foreign and seen.get("status") == "ok":
-        findings += _served(settings, seen)
+        findings += guarded("engine", lambda: _served(settings, seen))
     return findings
+
+
+def chosen(settings: Settings) -> list[Finding]:
+    """The model on disk."""
+    return [_model(settings)]
 
 
 def _model(settings: Settings) -> Finding:
@@ -67,8 +72,8 @@ def _model(settings: Settings) -> Finding:
             return Finding("model", "ok", f"{entry.name} ({entry.title})")
         file, expected = weights.locate(settings, entry)
         if file.stat().st_size > HASHED_MAX:
-            detail = f"{entry.name} ({entry.title}), its hash as 'appliance models verify' finds it"
-            return Finding("model", "ok", detail)
+            found = f"its hash as 'appliance models verify {entry.name}' finds it"
+            return Finding("model", "ok", f"{entry.name} ({entry.title}), {found}")
         weights.verify(settings, entry.name)
     except ApplianceError as error:
         return bad("model", error)
@@ -104,14 +109,14 @@ def _served(settings: Settings, seen: dict[str, Any]) -> list[Finding]:
     findings = []
     if seen.get("sha256") not in known and known != {"None"}:
         detail = "serves weights of which nothing was recorded"
-        hint = "Run 'appliance models verify', then restart the engine."
+        hint = f"Run 'appliance models verify {name}', then restart the engine."
         findings.append(Finding("engine", "bad", detail, hint))
     if waiting := int(seen.get("waiting") or 0):
         state: State = "warn" if waiting >= settings.engine_queue // 2 else "ok"
         detail = f"{seen.get('running')} answers under way, {waiting} requests wait"
         hint = "Articles answer whoever cannot wait; see the sizing table in README."
         findings.append(Finding("engine", state, detail, hint))
-    return [*findings, *_speed(tuned, seen.get("speed") or {})]
+    return [*findings, *guarded("speed", lambda: _speed(tuned, seen.get("speed") or {}))]
 
 
 def _speed(tuned: dict[str, Any], now: dict[str, float]) -> list[Finding]:

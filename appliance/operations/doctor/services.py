@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-UNITS: Final = tuple(f"appliance-{name}.service" for name in ("api", "engine", "worker", "vllm"))
+UNITS: Final = tuple(
+    f"appliance-{name}.service" for name in ("api", "engine", "worker", "vllm", "backup")
+)
 ASK_SECONDS: Final = 2.0
 """Longest one of systemd's commands may take."""
 

@@ -12,7 +12,7 @@ from appliance.domain.policy import WORKER_STALE_SECONDS
 from appliance.errors import ApplianceError
 from appliance.llm import remote_access
 from appliance.llm.remote import RESULT, RemoteRejected
-from appliance.operations.doctor.finding import Finding, State, bad
+from appliance.operations.doctor.finding import Finding, Look, State, bad, guarded
 from appliance.operations.doctor.services import shown
 from appliance.settings import Settings
 from appliance.storage.database import Database, Records
@@ -33,7 +33,7 @@ class Stored:
 
     health: StoredHealth | None
     remote: AuditEntry | None = None
-    problem: ApplianceError | None = None
+    problem: Exception | None = None
 
     @classmethod
     async def look(cls, settings: Settings) -> Stored:
@@ -51,7 +51,7 @@ class Stored:
                 return cls(*await database.read(work))
             finally:
                 await database.aclose()
-        except ApplianceError as error:
+        except Exception as error:  # a stored time that is none, for one
             return cls(None, problem=error)
 
     @property
@@ -61,23 +61,23 @@ class Stored:
 
     def findings(self, settings: Settings) -> list[Finding]:
         """Everything that the snapshot tells."""
-        found = [_remote(settings, self.remote)]
+        found = guarded("remote", lambda: [_remote(settings, self.remote)])
         health = self.health
         if health is None:
             assert self.problem is not None
             return [*found, bad("database", self.problem)]
-        return [
-            *found,
-            _articles(health),
-            *_growth(settings, health),
-            _records(health),
-            _quarantine(health),
-            _learning(settings, health),
-            _worker(health),
-            *_deliveries(health),
-            *_receivers(settings),
-            _sign_ins(health),
+        looks: list[tuple[str, Look]] = [
+            ("database", lambda: [_articles(health)]),
+            ("disk", lambda: _growth(settings, health)),
+            ("records", lambda: [_records(health)]),
+            ("quarantine", lambda: [_quarantine(health)]),
+            ("learning", lambda: [_learning(settings, health)]),
+            ("worker", lambda: [_worker(health)]),
+            ("deliveries", lambda: _deliveries(health)),
+            ("deliveries", lambda: _receivers(settings)),
+            ("sign-ins", lambda: [_sign_ins(health)]),
         ]
+        return found + [finding for look in looks for finding in guarded(*look)]
 
 
 def _articles(health: StoredHealth) -> Finding:
@@ -119,7 +119,7 @@ def _records(health: StoredHealth) -> Finding:
 def _quarantine(health: StoredHealth) -> Finding:
     if not health.quarantined:
         return Finding("quarantine", "ok", "nothing waits")
-    hint = "Decide with 'appliance kb quarantine'; withheld sentences answer nobody."
+    hint = "Decide by 'appliance kb quarantine list'; withheld sentences answer nobody."
     return Finding("quarantine", "warn", f"{health.quarantined} sentences wait", hint)
 
 
@@ -146,7 +146,10 @@ def _deliveries(health: StoredHealth) -> list[Finding]:
     detail = f"{waiting} wait, {counts['dead']} dead letters, {counts['delivered']} delivered"
     if late > LATE_WARN:
         detail += f"; the oldest is due for {late.total_seconds() / 60:.0f} minutes"
-    hint = "See 'appliance webhooks deliveries'; send again with 'appliance webhooks redeliver'."
+    hint = (
+        "See 'appliance webhooks deliveries WEBHOOK_ID'; "
+        "'appliance webhooks redeliver DELIVERY_ID' sends again."
+    )
     findings = [Finding("deliveries", state, detail, hint)]
     if health.webhooks_off:
         off = f"{health.webhooks_off} of {health.webhooks} webhooks switched off after failures"
@@ -173,7 +176,7 @@ def _sign_ins(health: StoredHealth) -> Finding:
         f"locked, {health.locked_lately} locks in a day, {health.admin_keys} admin keys"
     )
     state: State = "warn" if health.locked or health.locked_lately else "ok"
-    hint = "See 'appliance audit'; 'appliance accounts unlock NAME' if it was a colleague."
+    hint = "See 'appliance audit list'; 'appliance accounts unlock NAME' if it was a colleague."
     return Finding("sign-ins", state, detail, hint)
 
 
