@@ -143,7 +143,8 @@ def booted(root: Path, *, data: Path | None = None) -> Iterator[Machine]:
     try:
         group.mkdir()
     except OSError as error:
-        give_up(f"no control group of one's own: {error}")
+        # A container's owner decides that, and no package mends it.
+        pytest.skip(f"no control group of one's own: {error}")
     _furnish(root, data)
     script = f"echo $$ > {group}/cgroup.procs && exec unshare --cgroup --mount --pid --net --uts "
     script += '--ipc --fork --kill-child sh -c "$@"'
