@@ -145,7 +145,7 @@ def test_units_are_watched(unit: Path) -> None:
 
 def test_nobody_meets_half_an_upgrade() -> None:
     found = settings_of(RECOVER)
-    assert found["ConditionPathExists"] == ["/var/lib/appliance/release/journal.json"]
+    assert found["ConditionPathExists"] == ["/var/lib/appliance-release/journal.json"]
     services = {unit.name for unit in UNITS if "ExecCondition" in settings_of(unit)}
     services |= {"appliance-api.service", "appliance-worker.service"}
     assert services <= set(found["Before"][0].split())
@@ -156,6 +156,7 @@ def test_nobody_meets_half_an_upgrade() -> None:
         "/etc/appliance",
         "/etc/systemd/system",
         "/var/lib/appliance",
+        "/var/lib/appliance-release",
     }
 
 

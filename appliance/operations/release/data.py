@@ -39,8 +39,8 @@ class MigrationRefused(ApplianceError):
 class Data(Protocol):
     """One database, whatever its kind."""
 
-    def preflight(self) -> None:
-        """:raises ApplianceError: an upgrade could not keep or copy it."""
+    def preflight(self, notes: Path) -> None:
+        """:raises ApplianceError: an upgrade could not keep it, below ``notes``, or copy it."""
 
     def back_up(self, folder: Path) -> Facts:
         """Keep it as it is, while nobody uses it; the facts say what to restore from."""
@@ -75,18 +75,20 @@ class SQLite:
         self._file = file
         self._next = file.with_name(f"{file.name}.next")
 
-    def preflight(self) -> None:
+    def preflight(self, notes: Path) -> None:
         """Room for what is about to be made."""
         if not self._file.exists():
             raise StorageUnavailable("There is no database.", hint="Run 'appliance db upgrade'.")
-        needed = ROOM * whole.size(self._url)
-        free = shutil.disk_usage(self._file.parent).free
-        if free < needed:
-            raise Conflict(
-                f"{free / 2**20:.0f} MiB are free in {self._file.parent}; an upgrade needs "
-                f"{needed / 2**20:.0f}, {ROOM} times the database.",
-                hint="Free some space, or move the data folder to a larger disk.",
-            )
+        # The backup may lie on another disk.
+        for folder, times in ((self._file.parent, ROOM), (notes, 1)):
+            needed = times * whole.size(self._url)
+            free = shutil.disk_usage(folder).free
+            if free < needed:
+                raise Conflict(
+                    f"{free / 2**20:.0f} MiB are free in {folder}; an upgrade needs "
+                    f"{needed / 2**20:.0f}, {times} times the database.",
+                    hint="Free some space, or move that folder to a larger disk.",
+                )
 
     def back_up(self, folder: Path) -> Facts:
         """Byte for byte."""
@@ -150,7 +152,7 @@ class PostgreSQL:
         self._name = self._url.database or ""
         self._next = f"{self._name}_next"
 
-    def preflight(self) -> None:
+    def preflight(self, notes: Path) -> None:
         """The server's disk is out of sight; what else it takes is looked at."""
         if not self._server.may_create():
             user = self._url.username

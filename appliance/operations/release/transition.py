@@ -85,7 +85,7 @@ class Transition:
         entry = self.journal.begin(operation, before, after)
         self._say(f"{operation} from {before} to {after}")
         self._layout.require(before)
-        self._data.preflight()
+        self._data.preflight(self._layout.notes)
         plan()
         folder = self._layout.backups / entry.id
         folder.mkdir(mode=0o700, parents=True)
