@@ -20,21 +20,7 @@ from appliance.operations.release.layout import Layout
 from appliance.operations.release.services import ServiceError
 from appliance.operations.release.systemd import RECOVERY, Systemd
 from appliance.storage import Database, migrate, whole
-
-TREE = Path(__file__).resolve().parent.parent.parent
-
-
-def staged(root: Path, *versions: str) -> Layout:
-    """A root with releases that hold units and a program's name."""
-    layout = Layout(root)
-    layout.notes.mkdir(parents=True)
-    for version in versions:
-        program = layout.program(version)
-        program.parent.mkdir(parents=True)
-        program.touch()
-        shutil.copytree(TREE / "systemd", layout.release(version) / "systemd")
-    return layout
-
+from tests.install.trees import staged
 
 # --- the link -----------------------------------------------------------------------------------
 

@@ -162,7 +162,9 @@ class Transition:
 
     def undo(self, entry: Entry, reason: str, *, start: bool = True) -> None:
         """Put code, units and data back, and start the release that was in charge. May be done
-        again, also when it was killed in between.
+        again, also when it was killed in between: what was put back once is left alone, because
+        from then on the release that was in charge may have served, and what customers wrote is
+        its own.
 
         :param start: False at boot, where whoever waits for this starts it.
         """
@@ -170,8 +172,25 @@ class Transition:
         self.journal.end(entry, "undoing")
         reached = PHASES.index(entry.phase)
         self._say(f"undoing, because: {entry.reason}")
+        if not entry.facts.get("put_back"):
+            self._put_back(entry, reached, stop=start)
+            # Before the door may open.
+            self.journal.note(entry, put_back=True)
+        self._layout.probation.unlink(missing_ok=True)
+        was_running = entry.facts.get("was_running", False)
+        if start and was_running and reached >= PHASES.index("quiesce"):
+            self._services.start()
+            wait_until_ready(self._services, self._settings)
+            found = version_serving(self._settings)
+            if found != entry.before:
+                raise ApplianceError(f"{found} answers instead of {entry.before}.")
+        self.journal.end(entry, "undone")
+        # What undoing took the data from is no backup of anything any more.
+        shutil.rmtree(self._layout.backups / entry.id, ignore_errors=True)
+
+    def _put_back(self, entry: Entry, reached: int, *, stop: bool) -> None:
         if reached >= PHASES.index("quiesce"):
-            if start:
+            if stop:
                 self._services.stop()
             wait_until_quiet(self._settings)
         if "backup" in entry.facts:
@@ -181,17 +200,6 @@ class Transition:
         if reached >= PHASES.index("switch"):
             self._layout.switch(entry.before)
             self._services.install_units(_bytes(entry.facts["units_before"]))
-        self._layout.probation.unlink(missing_ok=True)
-        was_running = entry.facts.get("was_running", False)
-        if start and was_running and reached >= PHASES.index("quiesce"):
-            self._services.start()
-            wait_until_ready(self._services, self._settings)
-            found = version_serving(self._settings)
-            if found != entry.before:
-                raise ApplianceError(f"{found} answers instead of {entry.before}.")
-        # What undoing took the data from is no backup of anything any more.
-        shutil.rmtree(self._layout.backups / entry.id, ignore_errors=True)
-        self.journal.end(entry, "undone")
 
     def _enter(self, entry: Entry, phase: str, **facts: Any) -> None:
         self.journal.enter(entry, phase, **facts)

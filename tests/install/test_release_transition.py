@@ -1,0 +1,152 @@
+"""One release taking another's place, step by step, with services that only remember their orders:
+what is undone a second time, what is in nobody's way, and who is let in when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.errors import ApplianceError
+from appliance.operations.release import transition, units
+from appliance.operations.release.journal import Entry
+from appliance.operations.release.layout import Layout
+from appliance.operations.release.probe import Baseline
+from appliance.operations.release.transition import Plan, Transition
+from appliance.settings import Settings
+from appliance.storage import Database, migrate, whole
+from tests.install.trees import staged
+
+OLD, NEW = "1", "2"
+
+
+class Orders:
+    """Services that obey, and what they were told."""
+
+    name = log = "orders"
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self.given: list[str] = []
+        self.running = True
+
+    def start(self, *, for_good: bool = True) -> None:
+        self.given.append("start" if for_good else "try")
+        self.running = True
+
+    def stop(self) -> None:
+        self.given.append("stop")
+        self.running = False
+
+    def is_running(self) -> bool:
+        return self.running
+
+    def install_units(self, wanted: Mapping[str, bytes]) -> bool:
+        self.given.append("units")
+        return units.put(self._layout, wanted)
+
+    def remove_units(self) -> None:
+        units.put(self._layout, {})
+
+
+class Desk:
+    """A populated database, two releases, and their transition."""
+
+    def __init__(self, root: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.layout = staged(root, OLD, NEW)
+        self.layout.switch(OLD)
+        units.put(self.layout, units.shipped(self.layout, OLD))
+        self.url = url
+        self.settings = Settings(data_dir=self.layout.state, database_url=url, runtime_dir=None)
+        self.settings.data_dir.mkdir(parents=True)
+        self.orders = Orders(self.layout)
+        self.said: list[str] = []
+        self._patch = monkeypatch
+        self.set(services_of=lambda layout, settings: self.orders, measure=lambda _: Baseline())
+        self.set(probe=lambda *_, **__: None, wait_until_ready=lambda *_, **__: None)
+        self.set(version_serving=lambda _: self.layout.version)
+        self.set(wait_until_quiet=lambda *_, **__: None)
+        self.door = True
+        monkeypatch.setattr(Transition, "_wait_for_door", lambda _: self.door)
+
+    def set(self, **names: Callable[..., Any]) -> None:
+        """Replace what a transition uses of the world of processes."""
+        for name, value in names.items():
+            self._patch.setattr(transition, name, value)
+
+    @property
+    def work(self) -> Transition:
+        """As a new process has it."""
+        return Transition(self.layout, self.settings, self.said.append)
+
+    def upgrade(self, plan: Plan | None = None) -> Entry:
+        """To the new release."""
+        form = migrate.head()
+        return self.work.run("upgrade", OLD, NEW, schema=form, plan=lambda: plan or Plan())
+
+    def undo(self) -> Entry:
+        """As a guardian does it."""
+        entry = self.work.journal.read()
+        assert entry is not None
+        self.work.undo(entry, "it failed")
+        return entry
+
+    @property
+    def content(self) -> str:
+        return whole.digest(self.url)
+
+    async def write(self, name: str) -> None:
+        """Somebody comes."""
+        database = Database(self.url)
+        try:
+            await database.write(lambda records: records.users.ensure(name))
+        finally:
+            await database.aclose()
+
+
+@pytest.fixture
+async def desk(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    made = Desk(tmp_path / "root", database_url, monkeypatch)
+    await made.write("user")
+    return made
+
+
+def fails(*_: Any, **__: Any) -> None:
+    raise ApplianceError("made up")
+
+
+# --- undone twice -------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_what_was_written_after_an_undo_stays(desk: Desk) -> None:
+    before = desk.content
+    desk.set(probe=fails)
+    with pytest.raises(ApplianceError, match="made up"):
+        desk.upgrade()
+    await desk.write("lost with the trial")
+    desk.set(wait_until_ready=fails)
+    with pytest.raises(ApplianceError, match="made up"):
+        desk.undo()
+    # Started, and found to be slow: customers may be in.
+    assert desk.content == before
+    assert not desk.layout.probation.exists()
+    await desk.write("another")
+    written = desk.content
+    desk.set(wait_until_ready=lambda *_: None)
+    assert desk.undo().outcome == "undone"
+    assert desk.content == written != before
+    assert desk.layout.version == OLD
+    assert list(desk.layout.backups.iterdir()) == []
+
+
+@pytest.mark.anyio
+async def test_a_backup_that_nobody_needs_any_more_goes(desk: Desk) -> None:
+    left = desk.layout.backups / "20200101T000000"
+    left.mkdir(parents=True)
+    (left / "appliance.db").touch()
+    done = desk.upgrade()
+    assert done.outcome == "done"
+    assert [folder.name for folder in desk.layout.backups.iterdir()] == [done.id]
