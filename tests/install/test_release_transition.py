@@ -11,6 +11,7 @@ import pytest
 
 from appliance.errors import ApplianceError
 from appliance.operations.release import transition, units
+from appliance.operations.release.data import data_of
 from appliance.operations.release.journal import Entry
 from appliance.operations.release.layout import Layout
 from appliance.operations.release.probe import Baseline
@@ -150,3 +151,27 @@ async def test_a_backup_that_nobody_needs_any_more_goes(desk: Desk) -> None:
     done = desk.upgrade()
     assert done.outcome == "done"
     assert [folder.name for folder in desk.layout.backups.iterdir()] == [done.id]
+
+
+# --- the database stays -------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_database_that_is_kept_is_nobodys_copy(desk: Desk) -> None:
+    done = desk.upgrade(Plan(keep=True))
+    assert done.outcome == "done"
+    assert desk.layout.version == NEW
+    await desk.write("another")
+    # Forgetting it later takes nothing away.
+    data_of(desk.url).discard(done.facts["backup"])
+    assert migrate.current(desk.url) == migrate.head()
+
+
+@pytest.mark.anyio
+async def test_a_database_that_is_kept_is_there_after_an_undo(desk: Desk) -> None:
+    before = desk.content
+    desk.set(probe=fails)
+    with pytest.raises(ApplianceError, match="made up"):
+        desk.upgrade(Plan(keep=True))
+    assert desk.undo().outcome == "undone"
+    assert desk.content == before

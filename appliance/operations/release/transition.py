@@ -114,7 +114,8 @@ class Transition:
 
         self._enter(entry, "switch")
         write_durably(self._layout.probation, entry.id.encode() + b"\n")
-        self._data.take_over(backup)
+        if not chosen.keep:
+            self._data.take_over(backup)
         self._layout.switch(after)
         self._services.install_units(units.shipped(self._layout, after))
         content = whole.digest(self._url)
