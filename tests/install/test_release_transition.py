@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, Conflict
 from appliance.operations.release import transition, units
 from appliance.operations.release.data import data_of
 from appliance.operations.release.journal import Entry
@@ -175,3 +175,38 @@ async def test_a_database_that_is_kept_is_there_after_an_undo(desk: Desk) -> Non
         desk.upgrade(Plan(keep=True))
     assert desk.undo().outcome == "undone"
     assert desk.content == before
+
+
+# --- somebody does not stop ---------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stops", [True, False])
+async def test_who_does_not_stop_keeps_nobody_from_starting(desk: Desk, stops: bool) -> None:
+    def busy(*_: Any) -> None:
+        raise Conflict("a worker run by hand")
+
+    desk.set(wait_until_quiet=busy)
+    if not stops:
+        desk.orders.stop = busy  # type: ignore[method-assign]
+    with pytest.raises(Conflict, match="by hand"):
+        desk.upgrade()
+    assert desk.undo().outcome == "undone"
+    assert desk.orders.given[-1] == "start"
+    assert desk.layout.version == OLD
+
+
+@pytest.mark.anyio
+async def test_nothing_is_put_back_below_somebody_who_writes(desk: Desk) -> None:
+    def busy(*_: Any) -> None:
+        raise Conflict("a worker run by hand")
+
+    desk.set(probe=fails)
+    with pytest.raises(ApplianceError, match="made up"):
+        desk.upgrade()
+    desk.set(wait_until_quiet=busy)
+    trial = desk.content
+    with pytest.raises(Conflict, match="by hand"):
+        desk.undo()
+    assert desk.content == trial
+    assert desk.layout.probation.exists()

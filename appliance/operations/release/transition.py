@@ -190,11 +190,15 @@ class Transition:
         shutil.rmtree(self._layout.backups / entry.id, ignore_errors=True)
 
     def _put_back(self, entry: Entry, reached: int, *, stop: bool) -> None:
-        if reached >= PHASES.index("quiesce"):
+        if "backup" not in entry.facts:
+            # Nothing was changed yet. Perhaps because somebody would not stop, who may go on.
+            if stop and reached >= PHASES.index("quiesce"):
+                with contextlib.suppress(ApplianceError):
+                    self._services.stop()
+        else:
             if stop:
                 self._services.stop()
             wait_until_quiet(self._settings)
-        if "backup" in entry.facts:
             self._data.restore(entry.facts["backup"])
             if reached >= PHASES.index("start"):
                 self._restore_files(self._layout.backups / entry.id)
