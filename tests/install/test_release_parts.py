@@ -303,6 +303,27 @@ def test_a_damaged_backup_is_not_put_back(sqlite_url: str, tmp_path: Path) -> No
         data.restore(backup)
 
 
+def test_no_link_of_the_desks_user_is_followed(sqlite_url: str, tmp_path: Path) -> None:
+    data = data_of(sqlite_url)
+    file, folder, other = tmp_path / "appliance.db", tmp_path / "backup", tmp_path / "other"
+    folder.mkdir()
+    backup = data.back_up(folder)
+    other.write_bytes(b"of somebody else")
+    (tmp_path / "appliance.db.next").symlink_to(other)
+    file.write_bytes(b"")
+    data.restore(backup)
+    assert not file.is_symlink()
+    assert hash_of(file) == backup["sha256"]
+    assert other.read_bytes() == b"of somebody else"
+
+    file.rename(tmp_path / "real.db")
+    file.symlink_to(tmp_path / "real.db")
+    with pytest.raises(ApplianceError, match="is a link"):
+        data.preflight(tmp_path)
+    with pytest.raises(ApplianceError, match="is a link"):
+        data.back_up(folder)
+
+
 # --- the journal --------------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@ what is undone a second time, what is in nobody's way, and who is let in when.""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,45 @@ async def test_a_database_that_is_kept_is_there_after_an_undo(desk: Desk) -> Non
         desk.upgrade(Plan(keep=True))
     assert desk.undo().outcome == "undone"
     assert desk.content == before
+
+
+# --- files that the desk has learnt -------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_what_was_learnt_is_put_back_through_no_link(desk: Desk, tmp_path: Path) -> None:
+    heads, other = desk.layout.state / "heads", tmp_path / "other"
+    heads.mkdir()
+    (heads / "learning.json").write_text("before")
+    other.mkdir()
+    (other / "secret").write_text("of somebody else")
+    (heads / "link").symlink_to(other / "secret")
+    if os.geteuid() == 0:
+        os.chown(desk.layout.state, 64001, 64001)
+    desk.set(probe=fails)
+    with pytest.raises(ApplianceError, match="made up"):
+        desk.upgrade()
+    # The user of the services, meanwhile, or an undo that was killed.
+    shutil.rmtree(heads)
+    heads.symlink_to(other)
+    assert desk.undo().outcome == "undone"
+    assert not heads.is_symlink()
+    assert (heads / "learning.json").read_text() == "before"
+    assert (other / "secret").read_text() == "of somebody else"
+    assert {path.name for path in other.iterdir()} == {"secret"}
+    owner = desk.layout.state.stat().st_uid
+    assert {path.lstat().st_uid for path in (heads, *heads.iterdir())} == {owner}
+    assert (other / "secret").stat().st_uid == os.geteuid()
+
+
+@pytest.mark.anyio
+async def test_what_a_link_leads_to_is_not_kept(desk: Desk, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "secret").write_text("of somebody else")
+    (desk.layout.state / "heads").symlink_to(other)
+    done = desk.upgrade()
+    assert not (desk.layout.backups / done.id / "heads").exists()
 
 
 # --- somebody does not stop ---------------------------------------------------------------------

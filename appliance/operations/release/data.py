@@ -6,6 +6,7 @@ know is in the journal, so that whoever finds an upgrade unfinished can undo it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -79,6 +80,8 @@ class SQLite:
         """Room for what is about to be made."""
         if not self._file.exists():
             raise StorageUnavailable("There is no database.", hint="Run 'appliance db upgrade'.")
+        if self._file.is_symlink():
+            raise _is_link(self._file)
         # The backup may lie on another disk.
         for folder, times in ((self._file.parent, ROOM), (notes, 1)):
             needed = times * whole.size(self._url)
@@ -229,9 +232,21 @@ def hash_of(file: Path) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Contents, permissions and owner, on the disk when this returns."""
-    found = source.stat()
-    with source.open("rb") as reading, target.open("wb") as writing:
+    """Contents, permissions and owner, on the disk when this returns. No link is followed: one of
+    the two lies in a folder of the services' user, and root may be at work.
+
+    :raises StorageUnavailable: the source is a link.
+    """
+    try:
+        reading = os.fdopen(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _is_link(source) from error
+    target.unlink(missing_ok=True)
+    fresh = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with reading, os.fdopen(os.open(target, fresh, 0o600), "wb") as writing:
+        found = os.fstat(reading.fileno())
         os.fchmod(writing.fileno(), found.st_mode & 0o777)
         if os.geteuid() == 0:
             os.fchown(writing.fileno(), found.st_uid, found.st_gid)
@@ -239,6 +254,11 @@ def _copy(source: Path, target: Path) -> None:
         writing.flush()
         os.fsync(writing.fileno())
     sync_folder(target.parent)
+
+
+def _is_link(file: Path) -> StorageUnavailable:
+    hint = "Move the file there, or name its place by the setting database_url."
+    return StorageUnavailable(f"{file} is a link.", hint=hint)
 
 
 def _drop_beside(file: Path) -> None:

@@ -9,6 +9,7 @@ one before comes back, with the very bytes that it left; from it on the new one 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import time
@@ -216,20 +217,24 @@ class Transition:
         """What the desk has learnt, which a start of another release may change; the settings, for
         whoever wants to compare."""
         for name, source in self._files():
-            if source.is_dir():
+            # A link is not the desk's work, and where it leads is not the desk's to read.
+            if source.is_dir() and not source.is_symlink():
                 shutil.copytree(source, folder / name, symlinks=True, dirs_exist_ok=True)
 
     def _restore_files(self, folder: Path) -> None:
         target, saved = self._settings.data_dir / "heads", folder / "heads"
         if not saved.is_dir():
             return
-        owner = target.stat() if target.exists() else None
+        # Root works here in a folder of the services' user: it follows none of its links. The owner
+        # is asked of what no undo removes, so that one that was killed in between knows it, too.
+        owner = self._settings.data_dir.stat()
+        if target.is_symlink():
+            target.unlink()
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(saved, target, symlinks=True)
-        if owner is not None:
+        if os.geteuid() == 0:
             for path in (target, *target.rglob("*")):
-                with contextlib.suppress(PermissionError):
-                    shutil.chown(path, owner.st_uid, owner.st_gid)
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def _files(self) -> list[tuple[str, Path]]:
         return [
