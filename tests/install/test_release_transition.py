@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from appliance.cli.main import cli
 from appliance.errors import ApplianceError, Conflict
-from appliance.operations.release import transition, units
+from appliance.operations.release import door, transition, units
 from appliance.operations.release.data import data_of
-from appliance.operations.release.journal import Entry
+from appliance.operations.release.journal import Entry, Journal
 from appliance.operations.release.layout import Layout
 from appliance.operations.release.probe import Baseline
 from appliance.operations.release.transition import Plan, Transition
@@ -251,3 +253,49 @@ async def test_nothing_is_put_back_below_somebody_who_writes(desk: Desk) -> None
         desk.undo()
     assert desk.content == trial
     assert desk.layout.probation.exists()
+
+
+# --- who is let in when -------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_nobody_is_let_in_from_the_first_backup_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut: dict[str, bool] = {}
+    enter, stop = Journal.enter, desk.orders.stop
+
+    def entering(self: Journal, entry: Entry, phase: str, **facts: Any) -> None:
+        enter(self, entry, phase, **facts)
+        shut[phase] = desk.layout.probation.exists()
+
+    def stopping() -> None:
+        shut["stop"] = desk.layout.probation.exists()
+        stop()
+
+    monkeypatch.setattr(Journal, "enter", entering)
+    desk.orders.stop = stopping  # type: ignore[method-assign]
+    assert desk.upgrade().outcome == "done"
+    assert {phase for phase in shut if not shut[phase]} == {"quiesce"}
+    assert shut["stop"]
+    assert not desk.layout.probation.exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("kb", "list"), ("keys", "list"), ("webhooks", "list"), ("learn", "rollback")]
+)
+def test_commands_wait_for_the_end_of_an_upgrade(
+    words: tuple[str, ...], sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = staged(tmp_path / "root")
+    monkeypatch.setattr(door, "ROOT", layout.root)
+    monkeypatch.setenv("APPLIANCE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("APPLIANCE_DATABASE_URL", sqlite_url)
+    layout.probation.touch()
+    done = CliRunner().invoke(cli, words)
+    assert isinstance(done.exception, Conflict)
+    assert "upgrade is under way" in done.exception.detail
+    if words[0] == "keys":
+        layout.probation.unlink()
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0, done.output

@@ -96,7 +96,7 @@ class Layout:
 
     @property
     def probation(self) -> Path:
-        """There while the release in charge may still be undone: customers are kept out."""
+        """There while whatever is written may still be undone: customers are kept out."""
         return self.notes / "probation"
 
     @property

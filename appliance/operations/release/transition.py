@@ -1,9 +1,10 @@
 """One release takes another's place, as a whole or not at all.
 
-Every phase first writes down what undoing it takes. Nothing is ever half in charge: services are
-stopped while link, units and database change; what is started then is on trial, with its door shut
-to customers, until one write to the journal makes it the release in charge. Until that write the
-one before comes back, with the very bytes that it left; from it on the new one stays.
+Every phase first writes down what undoing it takes. Nothing is ever half in charge: the door is
+shut and services are stopped while link, units and database change; what is started then is on
+trial, with that door still shut, until one write to the journal makes it the release in charge.
+Until that write the one before comes back, with the very bytes that it left; from it on the new one
+stays.
 """
 
 from __future__ import annotations
@@ -101,6 +102,8 @@ class Transition:
         )
 
         self._enter(entry, "quiesce", quiesced_at=time.time())
+        # From here on, not only for the trial: whatever is written now would be lost either way.
+        write_durably(self._layout.probation, entry.id.encode() + b"\n")
         self._services.stop()
         wait_until_quiet(self._settings)
 
@@ -114,7 +117,6 @@ class Transition:
             self._data.stage(chosen.source)
 
         self._enter(entry, "switch")
-        write_durably(self._layout.probation, entry.id.encode() + b"\n")
         if not chosen.keep:
             self._data.take_over(backup)
         self._layout.switch(after)
