@@ -122,6 +122,7 @@ def test_systemd_is_told_in_the_right_order(tmp_path: Path, systemctl: Path) -> 
     (local / "local.conf").write_text("[Service]\n")
     assert services.install_units(wanted)
     assert not services.install_units(wanted)
+    services.enable()
     services.start()
     assert services.is_running()
     assert calls(systemctl) == ["daemon-reload", "enable", "reset-failed", "start", "is-active"]
@@ -147,7 +148,7 @@ def test_a_trial_enables_nothing(tmp_path: Path, systemctl: Path) -> None:
     layout = staged(tmp_path / "root", "1")
     services = Systemd(layout)
     services.install_units(units.shipped(layout, "1"))
-    services.start(for_good=False)
+    services.start()
     assert "enable" not in calls(systemctl)
 
 

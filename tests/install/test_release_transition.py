@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from appliance.cli.main import cli
+from appliance.cli.release import _tell
 from appliance.errors import ApplianceError, Conflict
 from appliance.operations.release import door, transition, units
 from appliance.operations.release.data import data_of
@@ -37,9 +38,12 @@ class Orders:
         self.given: list[str] = []
         self.running = True
 
-    def start(self, *, for_good: bool = True) -> None:
-        self.given.append("start" if for_good else "try")
+    def start(self) -> None:
+        self.given.append("start")
         self.running = True
+
+    def enable(self) -> None:
+        self.given.append("enable")
 
     def stop(self) -> None:
         self.given.append("stop")
@@ -91,11 +95,11 @@ class Desk:
         form = migrate.head()
         return self.work.run("upgrade", OLD, NEW, schema=form, plan=lambda: plan or Plan())
 
-    def undo(self) -> Entry:
+    def undo(self, *, start: bool = True) -> Entry:
         """As a guardian does it."""
         entry = self.work.journal.read()
         assert entry is not None
-        self.work.undo(entry, "it failed")
+        self.work.undo(entry, "it failed", start=start)
         return entry
 
     @property
@@ -299,3 +303,50 @@ def test_commands_wait_for_the_end_of_an_upgrade(
         layout.probation.unlink()
         done = CliRunner().invoke(cli, words)
         assert done.exit_code == 0, done.output
+
+
+@pytest.mark.anyio
+async def test_a_door_that_stays_shut_is_told(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.door = False
+    done = desk.upgrade()
+    assert done.outcome == "done"
+    assert "do not get in at port 8080" in done.reason
+    assert done.reason in desk.said
+    assert done.reason in desk.layout.log.read_text()
+    _tell(done, False)
+    assert capsys.readouterr().out == f"{NEW} is in charge. {done.reason}\n"
+
+
+# --- what the next boot starts ------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_what_is_finished_or_undone_at_boot_is_started_by_the_next_one(desk: Desk) -> None:
+    desk.set(probe=fails)
+    with pytest.raises(ApplianceError, match="made up"):
+        desk.upgrade()
+    # A trial is not for good.
+    assert "enable" not in desk.orders.given
+    desk.orders.given.clear()
+    desk.undo(start=False)
+    assert desk.orders.given == ["units", "enable"]
+    desk.orders.given.clear()
+    desk.set(probe=lambda *_, **__: None)
+    done = desk.upgrade()
+    assert desk.orders.given == ["stop", "units", "start", "enable", "start"]
+    desk.orders.given.clear()
+    desk.work.finish(done, start=False)
+    assert desk.orders.given == ["enable"]
+
+
+@pytest.mark.anyio
+async def test_what_did_not_run_is_not_enabled_by_an_undo(desk: Desk) -> None:
+    desk.orders.running = False
+    desk.set(probe=fails)
+    with pytest.raises(ApplianceError, match="made up"):
+        desk.upgrade()
+    desk.undo()
+    assert "enable" not in desk.orders.given
+    assert desk.orders.given[-1] == "units"

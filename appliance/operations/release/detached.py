@@ -41,7 +41,10 @@ class Detached:
         self._file = layout.run / "up.pid"
         self.log = str(layout.run / "up.log")
 
-    def start(self, *, for_good: bool = True) -> None:
+    def enable(self) -> None:
+        """Nothing starts at boot here."""
+
+    def start(self) -> None:
         """Start it unless it runs."""
         if self.is_running():
             return

@@ -124,7 +124,7 @@ class Transition:
         content = whole.digest(self._url)
 
         self._enter(entry, "start", content=content)
-        self._services.start(for_good=False)
+        self._services.start()
         wait_until_ready(self._services, self._settings)
 
         self._enter(entry, "probe")
@@ -150,13 +150,19 @@ class Transition:
         :param start: False at boot, where whoever waits for this starts the services.
         """
         self._layout.probation.unlink(missing_ok=True)
+        # Its units are others than those that were enabled, also where the boot starts them.
+        self._services.enable()
         if start:
             # Also where what ran on trial was killed together with the upgrade.
             self._services.start()
             wait_until_ready(self._services, self._settings)
-        if start and self._wait_for_door():
-            downtime = round(time.time() - entry.facts["quiesced_at"], 2)
-            entry.facts.setdefault("downtime_seconds", downtime)
+            if self._wait_for_door():
+                downtime = round(time.time() - entry.facts["quiesced_at"], 2)
+                entry.facts.setdefault("downtime_seconds", downtime)
+            else:
+                shut = f"customers do not get in at port {self._settings.port}"
+                entry.reason = f"After {DOOR_SECONDS:.0f} s {shut}: see {self._services.log}"
+                self._say(entry.reason)
         kept.remember(self._layout, entry)
         for gone in kept.prune(self._layout, self._data):
             self._say(f"removed {gone}")
@@ -182,6 +188,9 @@ class Transition:
             self.journal.note(entry, put_back=True)
         self._layout.probation.unlink(missing_ok=True)
         was_running = entry.facts.get("was_running", False)
+        if was_running and reached >= PHASES.index("switch"):
+            # Units that only this release has were disabled with their removal.
+            self._services.enable()
         if start and was_running and reached >= PHASES.index("quiesce"):
             self._services.start()
             wait_until_ready(self._services, self._settings)
