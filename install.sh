@@ -636,7 +636,7 @@ check_room() {
 # Whether everything of the root is where its name says, and writable.
 check_root() {
     local folder
-    for folder in "$RELEASES" "$ETC" "$STATE"; do
+    for folder in "$RELEASES" "$ETC" "$STATE" "$STATE-release"; do
         if [[ $(readlink -m "$folder") != "$folder" ]]; then
             bad "$folder lies elsewhere by a link: $(readlink -m "$folder")" "mount it there, or choose another --root"
         elif [[ ! -w $(existing_parent "$folder") ]]; then
@@ -1150,7 +1150,7 @@ remove_product() {
 remove_data() {
     ((PURGE)) || return 0
     will "Removing $ETC, $STATE and local changes of units" || return 0
-    rm -rf -- "$ETC" "$STATE" "$UNITS"/appliance*.d "$UNITS"/appliance*.edited
+    rm -rf -- "$ETC" "$STATE" "$STATE-release" "$UNITS"/appliance*.d "$UNITS"/appliance*.edited
 }
 
 remove_user() {

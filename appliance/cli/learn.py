@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from appliance.cli.output import json_option, note, prepare, print_json, run, table, with_database
+from appliance.cli.output import (
+    json_option,
+    note,
+    prepare,
+    print_json,
+    require_open,
+    run,
+    table,
+    with_database,
+)
 from appliance.domain.policy import CATEGORIES, INTENTS, SENTIMENTS
 
 if TYPE_CHECKING:
@@ -139,6 +148,7 @@ def rollback(version: str | None, as_json: bool) -> None:
 
 def _with_appliance(work: Callable[[Appliance], Awaitable[T]]) -> T:
     settings = prepare("learn")
+    require_open()
 
     async def working() -> T:
         from appliance.bootstrap import Appliance

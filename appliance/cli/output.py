@@ -44,9 +44,26 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
+def require_open() -> None:
+    """Of commands that use the desk's content.
+
+    :raises Conflict: an upgrade is under way, in which what they write would be lost.
+    """
+    from appliance.errors import Conflict
+    from appliance.operations.release import door
+
+    if door.is_shut():
+        raise Conflict(
+            "An upgrade is under way.",
+            hint="Wait for its end; 'appliance release status' tells which release serves, and "
+            "'appliance release recover' ends one that was killed.",
+        )
+
+
 def with_database(process: str, work: Callable[[Database], Awaitable[T]]) -> T:
     """Run work on the database, which has to be there and migrated."""
     settings = prepare(process)
+    require_open()
     from appliance.jobs.waking import waker
     from appliance.settings import ensure_folders
     from appliance.storage.database import Database

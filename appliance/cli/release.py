@@ -57,6 +57,7 @@ def start(root: Path | None, as_json: bool) -> None:
 
     services = services_of(layout, settings)
     began = time.monotonic()
+    services.enable()
     services.start()
     wait_until_ready(services, settings)
     seconds = round(time.monotonic() - began, 1)
@@ -157,7 +158,10 @@ def _tell(entry: Entry, as_json: bool) -> None:
     downtime = entry.facts.get("downtime_seconds")
     if as_json:
         told = {"before": entry.before, "after": entry.after, "downtime_seconds": downtime}
-        print_json({**told, "outcome": entry.outcome, "seconds": entry.seconds})
+        reason = {"reason": entry.reason} if entry.reason else {}
+        print_json({**told, "outcome": entry.outcome, "seconds": entry.seconds, **reason})
+    elif downtime is None:
+        click.echo(f"{entry.after} is in charge. {entry.reason}")
     else:
         click.echo(f"{entry.after} is in charge; customers waited {downtime} s.")
 

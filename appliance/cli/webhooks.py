@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from appliance.cli.output import json_option, note, prepare, print_json, run, table
+from appliance.cli.output import json_option, note, prepare, print_json, require_open, run, table
 from appliance.domain.events import EVENTS
 
 if TYPE_CHECKING:
@@ -256,6 +256,7 @@ def redeliver(
 
 def _with_webhooks(work: Callable[[Webhooks, Principal], Awaitable[T]]) -> T:
     settings = prepare("webhooks")
+    require_open()
     from appliance.jobs.sending import receiver_guard, webhook_secrets
     from appliance.jobs.waking import waker
     from appliance.operations.backup import exchange

@@ -45,7 +45,7 @@ def _on_twins(fault: str) -> None:
 
 def _hold_at(phase: str, mark: Path) -> None:
     """Have an upgrade stop right after it wrote down that it enters a phase, until the mark is
-    removed; ``undo`` is its first step back."""
+    removed; ``undo`` is its first step back, ``undone`` its last, not written down yet."""
     from appliance.operations.release.journal import Journal
 
     enter, end = Journal.enter, Journal.end
@@ -61,6 +61,8 @@ def _hold_at(phase: str, mark: Path) -> None:
             hold()
 
     def ending(self: Journal, entry: Any, outcome: Any, reason: str = "") -> None:
+        if outcome == phase == "undone":
+            hold()
         end(self, entry, outcome, reason)
         if outcome == "undoing" and phase == "undo":
             hold()

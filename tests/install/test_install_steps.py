@@ -276,6 +276,7 @@ def test_removed_it_leaves_settings_and_data_alone(desk: Desk) -> None:
 
 
 def test_purged_it_leaves_nothing(desk: Desk) -> None:
+    desk.path(f"{STATE}-release/backups").mkdir(parents=True)
     desk.done("uninstall", "--purge", stdin=None, input="purge\n")
     assert desk.names() == set()
     assert list((desk.folder / "tmp").iterdir()) == []

@@ -20,21 +20,7 @@ from appliance.operations.release.layout import Layout
 from appliance.operations.release.services import ServiceError
 from appliance.operations.release.systemd import RECOVERY, Systemd
 from appliance.storage import Database, migrate, whole
-
-TREE = Path(__file__).resolve().parent.parent.parent
-
-
-def staged(root: Path, *versions: str) -> Layout:
-    """A root with releases that hold units and a program's name."""
-    layout = Layout(root)
-    layout.notes.mkdir(parents=True)
-    for version in versions:
-        program = layout.program(version)
-        program.parent.mkdir(parents=True)
-        program.touch()
-        shutil.copytree(TREE / "systemd", layout.release(version) / "systemd")
-    return layout
-
+from tests.install.trees import staged
 
 # --- the link -----------------------------------------------------------------------------------
 
@@ -66,6 +52,31 @@ def test_versions_do_not_lead_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         layout.switch("2")
     assert layout.version is None
+
+
+def test_what_root_acts_upon_is_nobody_elses(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for path in (layout.journal, layout.log, layout.probation, layout.backups, layout.run):
+        # Whoever owns the state may rename whatever lies in it.
+        assert not path.is_relative_to(layout.state)
+    umask = os.umask(0o077)
+    try:
+        layout.make_notes()
+    finally:
+        os.umask(umask)
+    # Services look for `probation`.
+    assert layout.notes.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize(
+    "name", ["../appliance.service", "appliance/../../x.service", "sshd.service", "appliance.sh"]
+)
+def test_only_units_of_ours_are_put_in_place(name: str, tmp_path: Path) -> None:
+    layout = staged(tmp_path, "1")
+    wanted = units.shipped(layout, "1")
+    with pytest.raises(InvalidInput, match="no unit"):
+        units.put(layout, {**wanted, name: b"[Service]\nExecStart=/bin/sh\n"})
+    assert units.installed(layout) == {}
 
 
 # --- units and systemd --------------------------------------------------------------------------
@@ -111,6 +122,7 @@ def test_systemd_is_told_in_the_right_order(tmp_path: Path, systemctl: Path) -> 
     (local / "local.conf").write_text("[Service]\n")
     assert services.install_units(wanted)
     assert not services.install_units(wanted)
+    services.enable()
     services.start()
     assert services.is_running()
     assert calls(systemctl) == ["daemon-reload", "enable", "reset-failed", "start", "is-active"]
@@ -136,7 +148,7 @@ def test_a_trial_enables_nothing(tmp_path: Path, systemctl: Path) -> None:
     layout = staged(tmp_path / "root", "1")
     services = Systemd(layout)
     services.install_units(units.shipped(layout, "1"))
-    services.start(for_good=False)
+    services.start()
     assert "enable" not in calls(systemctl)
 
 
@@ -194,7 +206,7 @@ async def test_what_was_undone_is_what_was_before(database_url: str, tmp_path: P
     await _write(database_url)
     before, form = whole.digest(database_url), migrate.current(database_url)
     data = data_of(database_url)
-    data.preflight()
+    data.preflight(tmp_path)
     folder = tmp_path / "20990101T000000"
     folder.mkdir()
     backup = data.back_up(folder)
@@ -255,16 +267,29 @@ async def test_a_migration_that_loses_rows_is_refused(
 
 
 def test_a_full_disk_stops_an_upgrade_before_it_begins(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = data_of(sqlite_url)
     size = whole.size(sqlite_url)
     total = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: total._replace(free=3 * size - 1))
     with pytest.raises(Conflict, match="3 times the database"):
-        data.preflight()
+        data.preflight(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: total._replace(free=3 * size))
-    data.preflight()
+    data.preflight(tmp_path)
+    # The notes lie on another disk, with room for one copy.
+    notes = tmp_path / "notes"
+    for free in (size, size - 1):
+        monkeypatch.setattr(
+            shutil,
+            "disk_usage",
+            lambda path, f=free: total._replace(free=f if path == notes else 3 * size),
+        )
+        if free < size:
+            with pytest.raises(Conflict, match="1 times the database"):
+                data.preflight(notes)
+        else:
+            data.preflight(notes)
 
 
 def test_a_damaged_backup_is_not_put_back(sqlite_url: str, tmp_path: Path) -> None:
@@ -279,6 +304,27 @@ def test_a_damaged_backup_is_not_put_back(sqlite_url: str, tmp_path: Path) -> No
         data.restore(backup)
 
 
+def test_no_link_of_the_desks_user_is_followed(sqlite_url: str, tmp_path: Path) -> None:
+    data = data_of(sqlite_url)
+    file, folder, other = tmp_path / "appliance.db", tmp_path / "backup", tmp_path / "other"
+    folder.mkdir()
+    backup = data.back_up(folder)
+    other.write_bytes(b"of somebody else")
+    (tmp_path / "appliance.db.next").symlink_to(other)
+    file.write_bytes(b"")
+    data.restore(backup)
+    assert not file.is_symlink()
+    assert hash_of(file) == backup["sha256"]
+    assert other.read_bytes() == b"of somebody else"
+
+    file.rename(tmp_path / "real.db")
+    file.symlink_to(tmp_path / "real.db")
+    with pytest.raises(ApplianceError, match="is a link"):
+        data.preflight(tmp_path)
+    with pytest.raises(ApplianceError, match="is a link"):
+        data.back_up(folder)
+
+
 # --- the journal --------------------------------------------------------------------------------
 
 
@@ -289,6 +335,13 @@ def test_a_journal_of_another_form_is_not_guessed_at(tmp_path: Path) -> None:
     entry = journal.begin("upgrade", "1", "2")
     journal.enter(entry, "quiesce", quiesced_at=1.0)
     assert journal.read() == entry
-    layout.journal.write_text(layout.journal.read_text().replace('"format": 1', '"format": 9'))
-    with pytest.raises(ApplianceError, match="journal"):
-        journal.read()
+    text = layout.journal.read_text()
+    for changed in (
+        text.replace('"format": 1', '"format": 9'),
+        text.replace(f'"id": "{entry.id}"', '"id": "../../../etc"'),
+        text.replace('"phase": "quiesce"', '"phase": "another"'),
+    ):
+        assert changed != text
+        layout.journal.write_text(changed)
+        with pytest.raises(ApplianceError, match="journal"):
+            journal.read()

@@ -179,6 +179,20 @@ def test_a_release_that_fails_its_probe_is_undone(desk: Populated) -> None:
     assert "undone" in desk.layout.log.read_text()
 
 
+def test_killed_when_customers_are_in_again_it_keeps_what_they_wrote(desk: Populated) -> None:
+    desk.add("3.4.0", fault="probe")
+    upgrade = desk.begin("3.4.0", "release", "upgrade", "3.4.0", hold="undone")
+    desk.wait_serving()
+    before = desk.content
+    desk.ask(QUESTION)
+    written = desk.content
+    assert written != before
+    kill(desk, upgrade, guardian=True)
+    assert desk.cli_json("3.4.0", "release", "recover")["recovered"]["outcome"] == "undone"
+    assert desk.whole_release() == OLD
+    assert desk.content == written
+
+
 @pytest.mark.parametrize(
     ("version", "fault", "said"),
     [

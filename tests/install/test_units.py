@@ -145,7 +145,7 @@ def test_units_are_watched(unit: Path) -> None:
 
 def test_nobody_meets_half_an_upgrade() -> None:
     found = settings_of(RECOVER)
-    assert found["ConditionPathExists"] == ["/var/lib/appliance/release/journal.json"]
+    assert found["ConditionPathExists"] == ["/var/lib/appliance-release/journal.json"]
     services = {unit.name for unit in UNITS if "ExecCondition" in settings_of(unit)}
     services |= {"appliance-api.service", "appliance-worker.service"}
     assert services <= set(found["Before"][0].split())
@@ -156,6 +156,7 @@ def test_nobody_meets_half_an_upgrade() -> None:
         "/etc/appliance",
         "/etc/systemd/system",
         "/var/lib/appliance",
+        "/var/lib/appliance-release",
     }
 
 
@@ -231,8 +232,11 @@ def test_the_target_is_the_whole_desk(unit: Path) -> None:
     found = settings_of(unit)
     if "WantedBy" not in found:
         return  # what a timer starts
-    assert found["WantedBy"] == ["appliance.target"]
-    assert found["PartOf"] == ["appliance.target"]
+    # What mends an upgrade is the boot's: an upgrade starts the target, and would meet it.
+    boot = unit == RECOVER
+    assert found["WantedBy"] == ["multi-user.target" if boot else "appliance.target"]
+    assert found.get("PartOf", []) == ([] if boot else ["appliance.target"])
+    assert unit.name not in " ".join(settings_of(TARGET).get("Wants", []))
     assert unit.name in settings_of(TARGET)["Also"][0].split()
 
 

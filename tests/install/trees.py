@@ -1,10 +1,14 @@
-"""A folder's content as one number."""
+"""Trees of files: installed releases made up of nothing, and a folder's content as one number."""
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Container
 from pathlib import Path
+
+from appliance.operations.release.layout import Layout
+from tests.appliance_process import ROOT
 
 
 def tree_hash(folder: Path, without: Container[str] = ()) -> str:
@@ -30,3 +34,15 @@ def tree_hash(folder: Path, without: Container[str] = ()) -> str:
 
     add(folder)
     return found.hexdigest()
+
+
+def staged(root: Path, *versions: str) -> Layout:
+    """A root with releases that hold units and a program's name."""
+    layout = Layout(root)
+    layout.notes.mkdir(parents=True)
+    for version in versions:
+        program = layout.program(version)
+        program.parent.mkdir(parents=True)
+        program.touch()
+        shutil.copytree(ROOT / "systemd", layout.release(version) / "systemd")
+    return layout

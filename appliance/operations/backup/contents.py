@@ -37,8 +37,6 @@ _FATES: Final[tuple[tuple[Fate, str], ...]] = (
     ("passing", r"(.*/)?(\..*|[^/]*\.(lock|sock|part|pid|log))"),
     ("passing", r"engine/switch\.json"),
     ("passing", r"run/.*"),
-    # What upgrades keep of the release before, on this machine and for its rollback only.
-    ("passing", r"release/.*"),
     # Hints for the worker: what is due stands in the database.
     ("passing", r"queue\.db(-.*)?"),
     ("passing", rf"({STATE_FILE}|{JOURNAL_FILE})".replace(".", r"\.")),

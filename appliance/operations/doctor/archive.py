@@ -25,8 +25,9 @@ from appliance.errors import InvalidInput
 from appliance.operations.doctor.finding import Finding
 from appliance.operations.doctor.logbook import journal
 from appliance.operations.doctor.services import UNITS, shown
+from appliance.operations.release.layout import Layout
 from appliance.operations.secrets import told
-from appliance.settings import Settings
+from appliance.settings import ROOT, Settings
 from appliance.storage import migrate
 from appliance.storage.database import Database
 
@@ -133,7 +134,8 @@ def _log(settings: Settings | None) -> Iterator[dict[str, Any]]:
     lines: Iterable[Mapping[str, Any]] = list(journal(LOG_SINCE, LOG_LINES))
     if not lines and settings is not None:
         # What the foreground runner keeps where systemd is not.
-        lines = _files((settings.data_dir / "run").glob("*.log"))
+        run = settings.data_dir / "run" if ROOT is None else Layout(ROOT).run
+        lines = _files(run.glob("*.log"))
     for line in lines:
         yield log_line(line)
 

@@ -6,6 +6,7 @@ know is in the journal, so that whoever finds an upgrade unfinished can undo it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -39,8 +40,8 @@ class MigrationRefused(ApplianceError):
 class Data(Protocol):
     """One database, whatever its kind."""
 
-    def preflight(self) -> None:
-        """:raises ApplianceError: an upgrade could not keep or copy it."""
+    def preflight(self, notes: Path) -> None:
+        """:raises ApplianceError: an upgrade could not keep it, below ``notes``, or copy it."""
 
     def back_up(self, folder: Path) -> Facts:
         """Keep it as it is, while nobody uses it; the facts say what to restore from."""
@@ -75,18 +76,22 @@ class SQLite:
         self._file = file
         self._next = file.with_name(f"{file.name}.next")
 
-    def preflight(self) -> None:
+    def preflight(self, notes: Path) -> None:
         """Room for what is about to be made."""
         if not self._file.exists():
             raise StorageUnavailable("There is no database.", hint="Run 'appliance db upgrade'.")
-        needed = ROOM * whole.size(self._url)
-        free = shutil.disk_usage(self._file.parent).free
-        if free < needed:
-            raise Conflict(
-                f"{free / 2**20:.0f} MiB are free in {self._file.parent}; an upgrade needs "
-                f"{needed / 2**20:.0f}, {ROOM} times the database.",
-                hint="Free some space, or move the data folder to a larger disk.",
-            )
+        if self._file.is_symlink():
+            raise _is_link(self._file)
+        # The backup may lie on another disk.
+        for folder, times in ((self._file.parent, ROOM), (notes, 1)):
+            needed = times * whole.size(self._url)
+            free = shutil.disk_usage(folder).free
+            if free < needed:
+                raise Conflict(
+                    f"{free / 2**20:.0f} MiB are free in {folder}; an upgrade needs "
+                    f"{needed / 2**20:.0f}, {times} times the database.",
+                    hint="Free some space, or move that folder to a larger disk.",
+                )
 
     def back_up(self, folder: Path) -> Facts:
         """Byte for byte."""
@@ -150,7 +155,7 @@ class PostgreSQL:
         self._name = self._url.database or ""
         self._next = f"{self._name}_next"
 
-    def preflight(self) -> None:
+    def preflight(self, notes: Path) -> None:
         """The server's disk is out of sight; what else it takes is looked at."""
         if not self._server.may_create():
             user = self._url.username
@@ -227,9 +232,21 @@ def hash_of(file: Path) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Contents, permissions and owner, on the disk when this returns."""
-    found = source.stat()
-    with source.open("rb") as reading, target.open("wb") as writing:
+    """Contents, permissions and owner, on the disk when this returns. No link is followed: one of
+    the two lies in a folder of the services' user, and root may be at work.
+
+    :raises StorageUnavailable: the source is a link.
+    """
+    try:
+        reading = os.fdopen(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _is_link(source) from error
+    target.unlink(missing_ok=True)
+    fresh = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with reading, os.fdopen(os.open(target, fresh, 0o600), "wb") as writing:
+        found = os.fstat(reading.fileno())
         os.fchmod(writing.fileno(), found.st_mode & 0o777)
         if os.geteuid() == 0:
             os.fchown(writing.fileno(), found.st_uid, found.st_gid)
@@ -237,6 +254,11 @@ def _copy(source: Path, target: Path) -> None:
         writing.flush()
         os.fsync(writing.fileno())
     sync_folder(target.parent)
+
+
+def _is_link(file: Path) -> StorageUnavailable:
+    hint = "Move the file there, or name its place by the setting database_url."
+    return StorageUnavailable(f"{file} is a link.", hint=hint)
 
 
 def _drop_beside(file: Path) -> None:

@@ -41,7 +41,10 @@ class Detached:
         self._file = layout.run / "up.pid"
         self.log = str(layout.run / "up.log")
 
-    def start(self, *, for_good: bool = True) -> None:
+    def enable(self) -> None:
+        """Nothing starts at boot here."""
+
+    def start(self) -> None:
         """Start it unless it runs."""
         if self.is_running():
             return
@@ -50,10 +53,13 @@ class Detached:
             raise ServiceError(
                 f"{program} does not exist.", hint="'appliance release activate VERSION' first."
             )
-        self._layout.run.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._layout.make_notes()
+        self._layout.run.mkdir(mode=0o755, exist_ok=True)
         owner = self._owner()
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         try:
+            if owner:
+                os.fchown(log, -1, owner["group"])  # the doctor, who is no root, reads it
             process = subprocess.Popen(  # noqa: S603 - our own program
                 ["/bin/sh", "-c", _WAITING, str(program)],
                 stdin=subprocess.PIPE,
@@ -123,7 +129,8 @@ class Detached:
             return {}
         sockets = self._settings.sockets
         sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.chown(sockets, found.st_uid, found.st_gid)
+        # In a folder that everybody writes in: of a planted link nobody gets what it leads to.
+        os.chown(sockets, found.st_uid, found.st_gid, follow_symlinks=False)
         return {"user": found.st_uid, "group": found.st_gid, "extra_groups": []}
 
 

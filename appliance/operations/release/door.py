@@ -1,5 +1,6 @@
 """Whether customers may come in. While a release is on trial its processes run, but its port is
-shut and it delivers nothing: whatever it accepted would be lost if it were undone.
+shut and it delivers nothing: whatever it accepted would be lost if it were undone. The same goes
+for commands, from the moment that the services of the release before are stopped.
 
 A file says so, looked at by each process. No process has to be told that the trial is over, so that
 a kill of whoever would have told them leaves no door shut for good.
@@ -18,7 +19,7 @@ LOOK_SECONDS: Final = 0.05
 
 
 def is_shut() -> bool:
-    """Whether the release that this code belongs to is on trial."""
+    """Whether an upgrade of the installation that this code belongs to may still be undone."""
     return ROOT is not None and Layout(ROOT).probation.exists()
 
 

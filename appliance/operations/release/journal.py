@@ -4,6 +4,7 @@ to undo it, or that it only has to be finished."""
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,9 @@ from appliance.operations.release.layout import Layout, write_durably
 FORMAT: Final = 1
 PHASES: Final = ("preflight", "quiesce", "backup", "migrate", "switch", "start", "probe", "commit")
 """In this order. Whatever is found before ``commit`` is undone, from there on it is finished."""
+
+ID_FORM: Final = re.compile(r"\d{8}T\d{6}")
+"""The time that it began. It names a folder, which is removed in the end."""
 
 Operation = Literal["upgrade", "rollback"]
 Outcome = Literal["done", "undone", "undoing"]
@@ -66,7 +70,10 @@ class Journal:
             found = json.loads(self._layout.journal.read_bytes())
             if found.pop("format") != FORMAT:
                 raise JournalUnreadable
-            return Entry(**found)
+            entry = Entry(**found)
+            if not ID_FORM.fullmatch(entry.id) or entry.phase not in PHASES:
+                raise JournalUnreadable
+            return entry
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:

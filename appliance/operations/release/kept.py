@@ -64,6 +64,9 @@ def prune(layout: Layout, data: Data) -> list[str]:
         if folder.is_dir():
             shutil.rmtree(folder)
             gone.append(f"release {version}")
+    for folder in layout.backups.iterdir():
+        if not (folder / MANIFEST).exists():
+            shutil.rmtree(folder)  # of an upgrade that was undone, or half of a removal
     for entry in all_kept(layout):
         if entry["before"] not in keep or entry["after"] not in keep:
             data.discard(entry["facts"]["backup"])

@@ -70,8 +70,14 @@ class Layout:
 
     @property
     def notes(self) -> Path:
-        """What upgrades remember: journal, log, backups."""
-        return self.state / "release"
+        """What upgrades remember: journal, log, backups. Beside the state and not in it: root acts
+        upon what is written here, so that nobody else may write it."""
+        return self.root / "var/lib/appliance-release"
+
+    def make_notes(self) -> None:
+        """Make that folder, in which services look for ``probation`` whatever the umask says."""
+        self.notes.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.notes.chmod(0o755)
 
     @property
     def journal(self) -> Path:
@@ -90,7 +96,7 @@ class Layout:
 
     @property
     def probation(self) -> Path:
-        """There while the release in charge may still be undone: customers are kept out."""
+        """There while whatever is written may still be undone: customers are kept out."""
         return self.notes / "probation"
 
     @property
@@ -101,7 +107,7 @@ class Layout:
     @property
     def run(self) -> Path:
         """Process id and log of what runs without systemd."""
-        return self.state / "run"
+        return self.notes / "run"
 
     def release(self, version: str) -> Path:
         """The folder of a release.

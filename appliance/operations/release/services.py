@@ -37,11 +37,16 @@ class Services(Protocol):
     log: str
     """Where the processes' log is, for people."""
 
-    def start(self, *, for_good: bool = True) -> None:
+    def start(self) -> None:
         """Order the start of the release in charge; who wants to know how it went, looks.
 
-        :param for_good: also after a boot. Off while it is on trial, when what is enabled stays as
-            it is.
+        :raises ServiceError: the order was refused.
+        """
+
+    def enable(self) -> None:
+        """Have it started at each boot. Not while it is on trial, when what is enabled stays as it
+        is.
+
         :raises ServiceError: the order was refused.
         """
 

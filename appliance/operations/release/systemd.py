@@ -30,17 +30,16 @@ class Systemd:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def start(self, *, for_good: bool = True) -> None:
+    def start(self) -> None:
         """Order the start, without waiting for it: units wait for one another."""
-        there = units.installed(self._layout)
-        wanted = [n for n, content in there.items() if units.is_enabled_by_name(content)]
-        if not wanted:
-            raise ServiceError(f"There are no units in {self._layout.units}.")
-        if for_good:
-            self._order("enable", *wanted)
+        wanted = self._wanted()
         # A unit that failed too often would not start again otherwise.
-        self._order("reset-failed", *there, checked=False)
+        self._order("reset-failed", *units.installed(self._layout), checked=False)
         self._order("start", "--no-block", *(name for name in wanted if name != RECOVERY))
+
+    def enable(self) -> None:
+        """Enable every unit that asks for it."""
+        self._order("enable", *self._wanted())
 
     def stop(self) -> None:
         """Stop target, timers and services, and wait for their end."""
@@ -75,6 +74,13 @@ class Systemd:
             self._order("disable", *there, checked=False)
             units.put(self._layout, {})
             self._order("daemon-reload")
+
+    def _wanted(self) -> list[str]:
+        there = units.installed(self._layout)
+        wanted = [n for n, content in there.items() if units.is_enabled_by_name(content)]
+        if not wanted:
+            raise ServiceError(f"There are no units in {self._layout.units}.")
+        return wanted
 
     def _names(self) -> list[str]:
         return [name for name in units.installed(self._layout) if name != RECOVERY]

@@ -1,14 +1,16 @@
 """One release takes another's place, as a whole or not at all.
 
-Every phase first writes down what undoing it takes. Nothing is ever half in charge: services are
-stopped while link, units and database change; what is started then is on trial, with its door shut
-to customers, until one write to the journal makes it the release in charge. Until that write the
-one before comes back, with the very bytes that it left; from it on the new one stays.
+Every phase first writes down what undoing it takes. Nothing is ever half in charge: the door is
+shut and services are stopped while link, units and database change; what is started then is on
+trial, with that door still shut, until one write to the journal makes it the release in charge.
+Until that write the one before comes back, with the very bytes that it left; from it on the new one
+stays.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import time
@@ -85,7 +87,7 @@ class Transition:
         entry = self.journal.begin(operation, before, after)
         self._say(f"{operation} from {before} to {after}")
         self._layout.require(before)
-        self._data.preflight()
+        self._data.preflight(self._layout.notes)
         plan()
         folder = self._layout.backups / entry.id
         folder.mkdir(mode=0o700, parents=True)
@@ -100,6 +102,8 @@ class Transition:
         )
 
         self._enter(entry, "quiesce", quiesced_at=time.time())
+        # From here on, not only for the trial: whatever is written now would be lost either way.
+        write_durably(self._layout.probation, entry.id.encode() + b"\n")
         self._services.stop()
         wait_until_quiet(self._settings)
 
@@ -113,14 +117,14 @@ class Transition:
             self._data.stage(chosen.source)
 
         self._enter(entry, "switch")
-        write_durably(self._layout.probation, entry.id.encode() + b"\n")
-        self._data.take_over(backup)
+        if not chosen.keep:
+            self._data.take_over(backup)
         self._layout.switch(after)
         self._services.install_units(units.shipped(self._layout, after))
         content = whole.digest(self._url)
 
         self._enter(entry, "start", content=content)
-        self._services.start(for_good=False)
+        self._services.start()
         wait_until_ready(self._services, self._settings)
 
         self._enter(entry, "probe")
@@ -146,13 +150,19 @@ class Transition:
         :param start: False at boot, where whoever waits for this starts the services.
         """
         self._layout.probation.unlink(missing_ok=True)
+        # Its units are others than those that were enabled, also where the boot starts them.
+        self._services.enable()
         if start:
             # Also where what ran on trial was killed together with the upgrade.
             self._services.start()
             wait_until_ready(self._services, self._settings)
-        if start and self._wait_for_door():
-            downtime = round(time.time() - entry.facts["quiesced_at"], 2)
-            entry.facts.setdefault("downtime_seconds", downtime)
+            if self._wait_for_door():
+                downtime = round(time.time() - entry.facts["quiesced_at"], 2)
+                entry.facts.setdefault("downtime_seconds", downtime)
+            else:
+                shut = f"customers do not get in at port {self._settings.port}"
+                entry.reason = f"After {DOOR_SECONDS:.0f} s {shut}: see {self._services.log}"
+                self._say(entry.reason)
         kept.remember(self._layout, entry)
         for gone in kept.prune(self._layout, self._data):
             self._say(f"removed {gone}")
@@ -162,7 +172,9 @@ class Transition:
 
     def undo(self, entry: Entry, reason: str, *, start: bool = True) -> None:
         """Put code, units and data back, and start the release that was in charge. May be done
-        again, also when it was killed in between.
+        again, also when it was killed in between: what was put back once is left alone, because
+        from then on the release that was in charge may have served, and what customers wrote is
+        its own.
 
         :param start: False at boot, where whoever waits for this starts it.
         """
@@ -170,28 +182,41 @@ class Transition:
         self.journal.end(entry, "undoing")
         reached = PHASES.index(entry.phase)
         self._say(f"undoing, because: {entry.reason}")
-        if reached >= PHASES.index("quiesce"):
-            if start:
-                self._services.stop()
-            wait_until_quiet(self._settings)
-        if "backup" in entry.facts:
-            self._data.restore(entry.facts["backup"])
-            if reached >= PHASES.index("start"):
-                self._restore_files(self._layout.backups / entry.id)
-        if reached >= PHASES.index("switch"):
-            self._layout.switch(entry.before)
-            self._services.install_units(_bytes(entry.facts["units_before"]))
+        if not entry.facts.get("put_back"):
+            self._put_back(entry, reached, stop=start)
+            # Before the door may open.
+            self.journal.note(entry, put_back=True)
         self._layout.probation.unlink(missing_ok=True)
         was_running = entry.facts.get("was_running", False)
+        if was_running and reached >= PHASES.index("switch"):
+            # Units that only this release has were disabled with their removal.
+            self._services.enable()
         if start and was_running and reached >= PHASES.index("quiesce"):
             self._services.start()
             wait_until_ready(self._services, self._settings)
             found = version_serving(self._settings)
             if found != entry.before:
                 raise ApplianceError(f"{found} answers instead of {entry.before}.")
+        self.journal.end(entry, "undone")
         # What undoing took the data from is no backup of anything any more.
         shutil.rmtree(self._layout.backups / entry.id, ignore_errors=True)
-        self.journal.end(entry, "undone")
+
+    def _put_back(self, entry: Entry, reached: int, *, stop: bool) -> None:
+        if "backup" not in entry.facts:
+            # Nothing was changed yet. Perhaps because somebody would not stop, who may go on.
+            if stop and reached >= PHASES.index("quiesce"):
+                with contextlib.suppress(ApplianceError):
+                    self._services.stop()
+        else:
+            if stop:
+                self._services.stop()
+            wait_until_quiet(self._settings)
+            self._data.restore(entry.facts["backup"])
+            if reached >= PHASES.index("start"):
+                self._restore_files(self._layout.backups / entry.id)
+        if reached >= PHASES.index("switch"):
+            self._layout.switch(entry.before)
+            self._services.install_units(_bytes(entry.facts["units_before"]))
 
     def _enter(self, entry: Entry, phase: str, **facts: Any) -> None:
         self.journal.enter(entry, phase, **facts)
@@ -203,20 +228,24 @@ class Transition:
         """What the desk has learnt, which a start of another release may change; the settings, for
         whoever wants to compare."""
         for name, source in self._files():
-            if source.is_dir():
+            # A link is not the desk's work, and where it leads is not the desk's to read.
+            if source.is_dir() and not source.is_symlink():
                 shutil.copytree(source, folder / name, symlinks=True, dirs_exist_ok=True)
 
     def _restore_files(self, folder: Path) -> None:
         target, saved = self._settings.data_dir / "heads", folder / "heads"
         if not saved.is_dir():
             return
-        owner = target.stat() if target.exists() else None
+        # Root works here in a folder of the services' user: it follows none of its links. The owner
+        # is asked of what no undo removes, so that one that was killed in between knows it, too.
+        owner = self._settings.data_dir.stat()
+        if target.is_symlink():
+            target.unlink()
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(saved, target, symlinks=True)
-        if owner is not None:
+        if os.geteuid() == 0:
             for path in (target, *target.rglob("*")):
-                with contextlib.suppress(PermissionError):
-                    shutil.chown(path, owner.st_uid, owner.st_gid)
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def _files(self) -> list[tuple[str, Path]]:
         return [

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from appliance.errors import InvalidInput
 from appliance.operations.release.layout import Layout, sync_folder, write_durably
 
 PREFIX: Final = "appliance"
@@ -15,7 +16,12 @@ SUFFIXES: Final = (".service", ".target", ".timer", ".socket", ".path", ".slice"
 
 def is_ours(path: Path) -> bool:
     """Whether a file of the units' folder is one of our units: all of them begin with our name."""
-    return path.suffix in SUFFIXES and path.name.startswith(PREFIX) and path.is_file()
+    return _is_name(path.name) and path.is_file()
+
+
+def _is_name(name: str) -> bool:
+    plain = name == Path(name).name
+    return plain and name.startswith(PREFIX) and name.endswith(SUFFIXES)
 
 
 def shipped(layout: Layout, version: str) -> dict[str, bytes]:
@@ -34,7 +40,13 @@ def installed(layout: Layout) -> dict[str, bytes]:
 
 
 def put(layout: Layout, units: Mapping[str, bytes]) -> bool:
-    """Make these the units in place. True when anything changed."""
+    """Make these the units in place. True when anything changed.
+
+    :raises InvalidInput: one of them is not named as ours are; nothing is changed.
+    """
+    for name in units:
+        if not _is_name(name):
+            raise InvalidInput(f"{name!r} is no unit of this product.")
     there = installed(layout)
     if there == units:
         return False

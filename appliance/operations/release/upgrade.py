@@ -123,7 +123,7 @@ def recover(
 @contextmanager
 def _alone(layout: Layout, settings: Settings, say: Say) -> Iterator[None]:
     """Hold the lock, with nothing unfinished behind."""
-    layout.notes.mkdir(mode=0o755, parents=True, exist_ok=True)
+    layout.make_notes()
     with hold_lock(layout.lock) as free:
         if not free:
             raise Conflict("An upgrade is under way.", hint="Wait for its end.")
