@@ -14,7 +14,7 @@ import pytest
 
 from appliance.errors import ApplianceError, Conflict, InvalidInput, NotFound
 from appliance.operations.release import units
-from appliance.operations.release.data import MigrationRefused, data_of, hash_of
+from appliance.operations.release.data import MigrationRefused, _copy, data_of, hash_of
 from appliance.operations.release.journal import Journal
 from appliance.operations.release.layout import Layout
 from appliance.operations.release.services import ServiceError
@@ -315,6 +315,11 @@ def test_no_link_of_the_desks_user_is_followed(sqlite_url: str, tmp_path: Path) 
     data.restore(backup)
     assert not file.is_symlink()
     assert hash_of(file) == backup["sha256"]
+    assert other.read_bytes() == b"of somebody else"
+
+    # One that appears between the two steps of the above.
+    (tmp_path / "planted").symlink_to(other)
+    _copy(file, tmp_path / "planted")
     assert other.read_bytes() == b"of somebody else"
 
     file.rename(tmp_path / "real.db")
