@@ -290,7 +290,7 @@ uninstall() {
     remove_user
     remove_empty_folders
     end_changes
-    ((PURGE)) || printf 'Kept: %s and %s (--purge removes them).\n' "$ETC" "$STATE"
+    ((PURGE)) || printf 'Kept: %s, %s and %s (--purge removes them).\n' "$ETC" "$STATE" "$STATE-release"
 }
 
 # --- the product: what was asked for ---------------------------------------------------------
