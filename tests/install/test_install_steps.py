@@ -263,7 +263,7 @@ def test_removed_it_leaves_settings_and_data_alone(desk: Desk) -> None:
 
     before = mine()
     said = desk.done("uninstall", "--yes")
-    assert f"Kept: {desk.root}/etc/appliance and {desk.root}/{STATE}" in said
+    assert f"Kept: {desk.root}/etc/appliance, {desk.root}/{STATE} and " in said
     assert mine() == before
     assert desk.kept("running") == []
     left = {name for name in desk.names() if not name.startswith((STATE, "etc/appliance"))}
