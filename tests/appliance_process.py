@@ -33,7 +33,7 @@ from tests.forked_command import run_forked
 ROOT = Path(__file__).resolve().parent.parent
 FAQS = ROOT / "kb" / "faqs.json"
 COMMAND = (sys.executable, "-m", "appliance")
-PATIENCE = 180.0
+PATIENCE = 280.0
 """Longest wait for anything, in seconds: two busy cores are slow, but not that slow."""
 
 Role = Literal["customer", "agent", "admin"]

@@ -27,7 +27,7 @@ MODEL = "smollm2-135m"
 COMMAND = (sys.executable, "-m", "appliance.llm.engine")
 PARENT = (sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])")
 """Runs the rest of the command line as its child."""
-_PATIENCE = 180.0
+_PATIENCE = 280.0
 
 
 def pytest_unconfigure() -> None:

@@ -61,7 +61,8 @@ def make_wheel(
     path = folder / f"{stem}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for each, data in all_files.items():
-            archive.writestr(each, data)
+            # With the clock's time in it two wheels of the same content differ.
+            archive.writestr(zipfile.ZipInfo(each), data)
     return path
 
 

@@ -457,7 +457,7 @@ async def test_what_was_handed_over_and_is_open_is_a_repeat(desk: Desk) -> None:
 
 
 async def test_vip_is_two_more_urgent_and_adds_up(desk: Desk) -> None:
-    await Users(desk.database).put("ada", name=None, email=None, vip=True)
+    await Users(desk.database).put(OPERATOR, "ada", name=None, email=None, vip=True)
     assert (await desk.ask(PASSWORD.question)).priority == 5
     assert (await desk.ask(PASSWORD.question)).priority == 7
     sad = await desk.ask(f"I am sad. {PASSWORD.question}")
@@ -467,7 +467,7 @@ async def test_vip_is_two_more_urgent_and_adds_up(desk: Desk) -> None:
 
 @pytest.mark.parametrize("spelling", ["Jose\u0301", " José ", "Jos\u200bé"])
 async def test_a_user_is_the_same_however_their_id_is_encoded(desk: Desk, spelling: str) -> None:
-    await Users(desk.database).put(spelling, name=None, email=None, vip=True)
+    await Users(desk.database).put(OPERATOR, spelling, name=None, email=None, vip=True)
     assert (await desk.ask(PASSWORD.question, user="José")).priority == 5
     key = await Access(desk.database).create_key("customer", user_id=spelling)
     principal = await Access(desk.database).authenticate(key.key)

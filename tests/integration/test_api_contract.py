@@ -735,6 +735,7 @@ HOOK = {"url": "http://127.0.0.1/hook", "events": ["query.created"]}
 ROUTES: list[tuple[str, str, dict[str, int], Any]] = [
     ("POST", "/query", KNOWN, {"user_id": "{user}", "message": PASSWORD}),
     ("POST", "/query/stream", KNOWN, {"user_id": "{user}", "message": PASSWORD}),
+    ("POST", "/query/rehearse", ADMIN, {"user_id": "{user}", "message": PASSWORD}),
     ("GET", "/conversations", KNOWN, None),
     ("GET", "/conversations/{conversation_id}", KNOWN, None),
     ("GET", "/conversations/{conversation_id}/messages", KNOWN, None),
