@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def logs_as_before() -> Iterator[None]:
-    """A command that a test runs in this process sets up its logs; the next test is not to notice."""
+    """A command that a test runs in this process sets up its logs; the next is not to notice."""
     before = structlog.get_config()
     yield
     structlog.configure(**before)
