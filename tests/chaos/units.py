@@ -110,9 +110,13 @@ class Units(ApplianceProcess):
 
     def serving(self) -> None:
         """Wait until queries can be answered, whatever the engine does."""
-        until(lambda: self._status("/ready") == 200, "ready to answer")
+        try:
+            until(lambda: self.status("/ready") == 200, "ready to answer")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nlast: {self.readiness()}\n{self.tail()}") from None
 
-    def _status(self, path: str) -> int:
+    def status(self, path: str) -> int:
+        """What a GET without a key is answered with; 0 where nobody listens."""
         # Asked thousands of times beside a busy desk: httpx would spend its time on certificates.
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:

@@ -89,7 +89,7 @@ async def queries(
     """
     alone = len(texts) // 3
     others = len(desks) - 1
-    each = CUSTOMERS
+    each = max(1, min(CUSTOMERS, (len(texts) - alone) // len(desks)))
     load = {mode: each for mode in desks if mode != default}
     load[default] = max(each, len(texts) - alone - others * each)
     by_mode: dict[str, list[Asked]] = {mode: [] for mode in desks}
@@ -110,7 +110,7 @@ async def queries(
         loads[mode] = {
             **summary(together[mode]),
             "customers": CUSTOMERS,
-            "queries_a_second": round(len(part) / seconds, 2),
+            "queries_a_second": round(len(part) / seconds, 4),
         }
         tick(f"{CUSTOMERS} customers")
     told: dict[str, Any] = {
