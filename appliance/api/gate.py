@@ -12,6 +12,7 @@ from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send
 
 from appliance.bootstrap import Appliance
 from appliance.errors import InvalidInput, RateLimited, ReadOnly, TooSlow
+from appliance.turns import Turns
 
 REQUESTS_MAX: Final = 512
 """Requests under way in this process; the bound behind all other bounds."""
@@ -36,6 +37,7 @@ class Gate(ASGIMiddleware):
         self._appliance = appliance
         self._seconds = appliance.settings.request_seconds
         self._under_way = 0
+        self._turns = Turns()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Pass a request on.
@@ -54,6 +56,7 @@ class Gate(ASGIMiddleware):
             raise ReadOnly
         self._under_way += 1
         try:
+            await self._turns.take()
             await next_app(scope, self._in_time(receive), send)
         finally:
             self._under_way -= 1

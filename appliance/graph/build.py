@@ -37,6 +37,7 @@ from appliance.domain.query import Query, Topic
 from appliance.domain.state import QueryState, Run
 from appliance.graph.routes import choose_responder
 from appliance.logs import get_logger
+from appliance.turns import Turns
 from appliance.understanding.phrases import asks_for_person
 
 log = get_logger()
@@ -80,18 +81,19 @@ def build(agents: Agents) -> Any:
     """The compiled LangGraph."""
     graph = StateGraph(QueryState, context_schema=Run)
 
-    graph.add_node("categorize", guarded("categorize", agents.categorizer, unread))
-    graph.add_node("analyze_sentiment", guarded("analyze_sentiment", agents.sentiment, calm))
-    graph.add_node("retrieve_kb", guarded("retrieve_kb", agents.retriever, nothing_found))
+    turns = Turns()
+    graph.add_node("categorize", guarded("categorize", agents.categorizer, unread, turns))
+    graph.add_node("analyze_sentiment", guarded("analyze_sentiment", agents.sentiment, calm, turns))
+    graph.add_node("retrieve_kb", guarded("retrieve_kb", agents.retriever, nothing_found, turns))
     graph.add_node(
         "check_escalation",
-        guarded("check_escalation", announcing(agents.escalation.check), rules_alone),
+        guarded("check_escalation", announcing(agents.escalation.check), rules_alone, turns),
     )
-    graph.add_node("technical", guarded("technical", agents.technical, apology))
-    graph.add_node("billing", guarded("billing", agents.billing, apology))
-    graph.add_node("account", guarded("account", agents.account, apology))
-    graph.add_node("general", guarded("general", agents.general, apology))
-    graph.add_node("escalate", guarded("escalate", agents.escalation.escalate, bare_handoff))
+    graph.add_node("technical", guarded("technical", agents.technical, apology, turns))
+    graph.add_node("billing", guarded("billing", agents.billing, apology, turns))
+    graph.add_node("account", guarded("account", agents.account, apology, turns))
+    graph.add_node("general", guarded("general", agents.general, apology, turns))
+    graph.add_node("escalate", guarded("escalate", agents.escalation.escalate, bare_handoff, turns))
 
     graph.add_edge(START, "categorize")
     graph.add_edge(START, "analyze_sentiment")
@@ -105,12 +107,15 @@ def build(agents: Agents) -> Any:
     return graph.compile()
 
 
-def guarded(name: str, step: Step, fallback: Step) -> Callable[..., Awaitable[QueryState]]:
+def guarded(
+    name: str, step: Step, fallback: Step, turns: Turns
+) -> Callable[..., Awaitable[QueryState]]:
     """A node: times an agent, and lets a failing one fall back to a safe value instead of failing
-    the query."""
+    the query. Agents of many queries begin in turns."""
 
     async def node(state: QueryState, runtime: Runtime[Run]) -> QueryState:
         started = time.perf_counter()
+        await turns.take()
         try:
             update = await step(state, runtime.context)
             failed: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from appliance.domain.ports import ArticleSource
 from appliance.knowledge import index as indexes
 from appliance.knowledge.embedding import EncodingBridge
 from appliance.logs import get_logger
+from appliance.turns import Turns
 
 log = get_logger()
 
@@ -32,6 +33,7 @@ class KnowledgeBase:
         self._folder = folder
         self._current: indexes.KnowledgeIndex | None = None
         self._lock = asyncio.Lock()
+        self._turns = Turns()
 
     @property
     def fingerprint(self) -> str | None:
@@ -64,15 +66,18 @@ class KnowledgeBase:
         category: str | None = None,
     ) -> tuple[Passage, ...]:
         """See ``Search``. Finding among thousands of articles takes some 3 ms, re-ranking 2 to 4:
-        no thread."""
+        no thread, but not all at once."""
         tokens = await self._bridge.tokens_of(text)
         index = await self.refresh()
+        await self._turns.take()
         return index.search(text, vector, limit=limit, category=category, tokens=tokens)
 
     async def categories(self, text: str, vector: npt.NDArray[np.float32]) -> dict[str, float]:
         """See ``Search``."""
         tokens = await self._bridge.tokens_of(text)
-        return (await self.refresh()).categories(text, vector, tokens=tokens)
+        index = await self.refresh()
+        await self._turns.take()
+        return index.categories(text, vector, tokens=tokens)
 
     def _make(
         self,
