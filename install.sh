@@ -121,8 +121,9 @@ run_tests() {
     step "Dependencies" && "$bin/deptry" .
     step "Shell" && "$bin/shellcheck" install.sh .ci/run
     step "Tests"
-    # A file stays on one worker: its tests share a running appliance.
-    "$bin/pytest" -n 2 --dist loadfile --cov --cov-report=term:skip-covered "${options[@]}" "$@"
+    # A file stays on one worker: its tests share a running appliance. In the order of the folders the
+    # long ones come first; three workers, because many of those wait rather than work.
+    "$bin/pytest" -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered "${options[@]}" "$@"
 }
 
 # --- in this folder: steps -------------------------------------------------------------------

@@ -311,6 +311,8 @@ CONVERSATION_QUEUE: Final = 8
 """Messages of one conversation that may wait for their turn: they are answered one by one."""
 RETRY_MAX_SECONDS: Final = 30
 """Longest ``Retry-After`` of a full desk."""
+RETRY_SPREAD: Final = 2.0
+"""A full desk tells to come back after one to this many times what an answer takes at present."""
 HEARTBEAT_SECONDS: Final = 5.0
 """How often a process writes that it is there."""
 

@@ -13,6 +13,7 @@ import asyncio
 import base64
 import hashlib
 import math
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -205,8 +206,11 @@ class AnswerQuery:
             self._claims.pop(message_id, None)
 
     def _refuse_when_full(self, conversation_id: str | None) -> None:
-        """Before anything is stored: what is refused here was never acknowledged."""
-        retry_after = max(1, min(policy.RETRY_MAX_SECONDS, math.ceil(self._seconds)))
+        """Before anything is stored: what is refused here was never acknowledged. When to come
+        back is spread: customers who were all told the same second would be refused together
+        again."""
+        spread = random.uniform(1, policy.RETRY_SPREAD)  # noqa: S311 - no secret
+        retry_after = max(1, min(policy.RETRY_MAX_SECONDS, math.ceil(self._seconds * spread)))
         if len(self._under_way) + self._arriving >= self._limit:
             self._metrics.limited.labels("queries").inc()
             raise RateLimited(
