@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -95,6 +96,14 @@ async def _serve(appliance: Appliance) -> None:
         finally:
             inside.should_exit = True
 
+    async def settle() -> None:
+        """What is loaded once the appliance is ready stays to the end. A collector that walks all
+        of it holds up the event loop for .1 s and more, the more often the more is asked."""
+        while not appliance.is_ready and not inside.should_exit:
+            await asyncio.sleep(door.LOOK_SECONDS)
+        gc.collect()
+        gc.freeze()
+
     async def serve_operator() -> None:
         try:
             await inside.serve([operator])
@@ -105,7 +114,7 @@ async def _serve(appliance: Appliance) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:
-        await asyncio.gather(serve_customers(), serve_operator())
+        await asyncio.gather(serve_customers(), serve_operator(), settle())
     finally:
         lan.close()
         settings.api_socket.unlink(missing_ok=True)
