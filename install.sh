@@ -405,7 +405,7 @@ examine_bundle() {
     PROBLEM="BUNDLE.json does not describe a bundle of this product"
     VERSION=$(told version) BUNDLE_MIB=$(($(du -s -m "$BUNDLE" | cut -f 1) + 1))
     [[ $(told name) == "$NAME" && $VERSION =~ ^[0-9][0-9A-Za-z.+-]*$ && $(told python) =~ ^3\.[0-9]+$ &&
-        $(told glibc) =~ ^[0-9.]+$ && $(told machine) =~ ^[a-z0-9_]+$ && $TOP =~ ^("$NAME-$VERSION")?$ ]] || return 1
+        $(told glibc) =~ ^[0-9.]+$ && $(told glibcxx) =~ ^[0-9.]+$ && $(told machine) =~ ^[a-z0-9_]+$ && $TOP =~ ^("$NAME-$VERSION")?$ ]] || return 1
     PROBLEM=''
 }
 
@@ -588,7 +588,7 @@ check_python() {
 # Processor and C library, where compiled packages come with the bundle.
 check_processor() {
     [[ -n $BUNDLE && -n $VERSION ]] || return 0
-    local glibc machine have flag missing=''
+    local library machine have flag missing=''
     machine=$(told machine) have=$(uname -m)
     for flag in $(told cpu_flags); do
         grep -qw -- "$flag" /proc/cpuinfo || missing+=" $flag"
@@ -600,11 +600,20 @@ check_processor() {
     else
         well "processor: $have"
     fi
-    glibc=$(told glibc) have=$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d ' ' -f 2) || have=0
-    if [[ $(printf '%s\n' "$glibc" "$have" | sort -V | head -n 1) == "$glibc" ]]; then
-        well "glibc $have"
+    have=$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d ' ' -f 2) || have=''
+    check_library glibc "$(told glibc)" "$have" "use a newer system"
+    # By the symbols it has: its version says nothing, and the loader's list names the one in use.
+    library=$(PATH=$PATH:/usr/sbin:/sbin ldconfig -p | awk '$1 == "libstdc++.so.6" { print $NF; exit }')
+    have=$(grep -ao 'GLIBCXX_[0-9.]*[0-9]' "${library:-/dev/null}" | sort -V | tail -n 1) || have=''
+    check_library libstdc++ "GLIBCXX_$(told glibcxx)" "$have" \
+        "use a newer system; where there is none: apt install libstdc++6"
+}
+
+check_library() { # NAME NEEDED FOUND ADVICE
+    if [[ -n $3 && $(printf '%s\n' "$2" "$3" | sort -V | head -n 1) == "$2" ]]; then
+        well "$1 $3"
     else
-        bad "the bundle needs glibc $glibc or newer, here is $have" "use a newer system"
+        bad "the bundle needs $1 $2 or newer, here is ${3:-none}" "$4"
     fi
 }
 

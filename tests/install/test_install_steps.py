@@ -358,15 +358,16 @@ def test_it_asks_before_it_changes_anything(bare: Desk) -> None:
 def test_a_machine_that_does_not_fit_is_told_everything_at_once(bare: Desk) -> None:
     top = make_folder(bare.folder, bare.key)
     told = json.loads((top / "BUNDLE.json").read_text())
-    told |= {"python": "3.99", "glibc": "9.99", "machine": "pdp11"}
+    told |= {"python": "3.99", "glibc": "9.99", "glibcxx": "9.9", "machine": "pdp11"}
     (top / "BUNDLE.json").write_text(json.dumps(told))
     sign(top, bare.key)
     found = bare.findings("--bundle", top, "--key", bare.key.with_suffix(".pub"), "--check")
-    assert len(found) == 3
+    assert len(found) == 4
     assert found[0].startswith("no Python 3.99 with venv")
     assert "the bundle is for pdp11" in found[1]
     assert found[2].startswith("the bundle needs glibc 9.99 or newer")
-    told |= {"python": "3.11", "glibc": "2.1", "machine": os.uname().machine}
+    assert found[3].startswith("the bundle needs libstdc++ GLIBCXX_9.9 or newer, here is GLIBCXX_")
+    told |= {"python": "3.11", "glibc": "2.1", "glibcxx": "3.4.9", "machine": os.uname().machine}
     told |= {"cpu_flags": "sse2 avx9"}
     (top / "BUNDLE.json").write_text(json.dumps(told))
     sign(top, bare.key)

@@ -141,6 +141,7 @@ def make_folder(folder: Path, key: Path, *, version: str = "1.0.0") -> Path:
         "python": f"3.{sys.version_info.minor}",
         "machine": "x86_64",
         "glibc": "2.17",
+        "glibcxx": "3.4",
         "models": ["toy"],
         "schema": "none",
     }
