@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -47,7 +48,10 @@ def _struck(desk: Units, name: str, chance: random.Random) -> bool:
     pid = chance.choice(desk.pids(name))
     if pid not in processes_of(desk.data_dir):
         return False
-    desk.kill(pid, signal.SIGKILL)
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
     return True
 
 
