@@ -50,6 +50,7 @@ from appliance.services.answer_records import AnswerRecords
 from appliance.services.audit import AuditLog
 from appliance.services.conversations import Conversations
 from appliance.services.corrections import Corrections
+from appliance.services.deliveries import Deliveries
 from appliance.services.golden import GoldenSet
 from appliance.services.interruptions import Interruptions
 from appliance.services.knowledge import Knowledge, StoredArticles
@@ -165,7 +166,9 @@ class Appliance:
         self.idempotency = Idempotency(self.database, settings.idempotency_hours)
         alone = settings.resolved_database_url.startswith("sqlite")
         self.interruptions = Interruptions(self.database, alone=alone)
-        self.webhooks = Webhooks(self.database, receiver_guard(settings), webhook_secrets(settings))
+        guard = receiver_guard(settings)
+        self.webhooks = Webhooks(self.database, guard, webhook_secrets(settings))
+        self.deliveries = Deliveries(self.database, guard)
         self.served_model = ServedModels(self.database)
         self.monitor = Monitor(
             self.model,

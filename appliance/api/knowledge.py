@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from litestar import Controller, get, post
@@ -16,6 +17,9 @@ from appliance.services.knowledge import SEARCH_MAX
 from appliance.storage.records import Quarantined
 
 Text = Annotated[str, Parameter(min_length=1, max_length=MESSAGE_MAX_CHARS)]
+
+decision = partial(post, status_code=200, responses=documented(400, 401, 403, 404, 503))
+"""What an administrator does with one sentence that was kept out."""
 
 
 class SearchPage(Struct):
@@ -66,22 +70,14 @@ class KnowledgeController(Controller):
         """Sentences that were kept out of articles. They are untrusted text: show them as such."""
         return QuarantinePage([*await appliance.quarantine.list(principal, wanted)])
 
-    @post(
-        "/quarantine/{quarantine_id:str}/release",
-        status_code=200,
-        responses=documented(400, 401, 403, 404, 503),
-    )
+    @decision("/quarantine/{quarantine_id:str}/release")
     async def release(
         self, quarantine_id: FromPath[str], principal: Caller, appliance: Desk
     ) -> Quarantined:
         """Put a sentence back into its article; the next query sees it."""
         return await appliance.quarantine.decide(principal, quarantine_id, "released")
 
-    @post(
-        "/quarantine/{quarantine_id:str}/remove",
-        status_code=200,
-        responses=documented(400, 401, 403, 404, 503),
-    )
+    @decision("/quarantine/{quarantine_id:str}/remove")
     async def remove(
         self, quarantine_id: FromPath[str], principal: Caller, appliance: Desk
     ) -> Quarantined:

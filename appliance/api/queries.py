@@ -18,7 +18,8 @@ from appliance.api.problems import documented, told
 from appliance.api.schemas import QueryRequest
 from appliance.bootstrap import Appliance
 from appliance.services.access import Principal
-from appliance.services.answer_query import Accepted, Ask, QueryResult
+from appliance.services.answer_query import Accepted, Ask
+from appliance.services.query_result import QueryResult
 
 PING_SECONDS = 15.0
 """A comment this often keeps proxies and the page from taking a slow model for a dead

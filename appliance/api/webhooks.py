@@ -15,13 +15,12 @@ from appliance.api.idempotency import TOLD_ONCE
 from appliance.api.problems import documented
 from appliance.domain.events import EVENTS, EventType
 from appliance.domain.receivers import URL_MAX_CHARS
+from appliance.services.deliveries import PAGE_MAX, ShownDelivery
 from appliance.services.webhooks import (
     CA_MAX_CHARS,
     DESCRIPTION_MAX_CHARS,
     OVERLAP_HOURS,
     OVERLAP_HOURS_MAX,
-    PAGE_MAX,
-    ShownDelivery,
     WebhookAndSecret,
 )
 from appliance.storage.records import DeliveryState, Webhook
@@ -146,7 +145,7 @@ class WebhookController(Controller):
     ) -> ShownDelivery:
         """Send a webhook.test, whatever it subscribes to, the way every event goes; the delivery
         tells how it went."""
-        return await appliance.webhooks.test(principal, webhook_id)
+        return await appliance.deliveries.test(principal, webhook_id)
 
     @post(
         "/{webhook_id:str}/rotate-secret",
@@ -178,7 +177,7 @@ class WebhookController(Controller):
     ) -> DeliveryPage:
         """A webhook's deliveries with their attempts, newest first."""
         return DeliveryPage(
-            await appliance.webhooks.deliveries(
+            await appliance.deliveries.list(
                 principal, webhook_id, limit=limit, state=status, after=after
             )
         )
@@ -197,7 +196,7 @@ class WebhookController(Controller):
     ) -> Requeued:
         """Send again what a range of time holds: dead letters, delivered ones, or both."""
         return Requeued(
-            await appliance.webhooks.redeliver_between(
+            await appliance.deliveries.redeliver_between(
                 principal, webhook_id, since=data.since, until=data.until, states=data.states
             )
         )
@@ -207,7 +206,7 @@ class WebhookController(Controller):
         self, delivery_id: FromPath[str], principal: Caller, appliance: Desk
     ) -> ShownDelivery:
         """One delivery with its attempts."""
-        return await appliance.webhooks.delivery(principal, delivery_id)
+        return await appliance.deliveries.get(principal, delivery_id)
 
     @post(
         "/deliveries/{delivery_id:str}/redeliver",
@@ -218,4 +217,4 @@ class WebhookController(Controller):
         self, delivery_id: FromPath[str], principal: Caller, appliance: Desk
     ) -> ShownDelivery:
         """Send one delivery again, with the same event id."""
-        return await appliance.webhooks.redeliver(principal, delivery_id)
+        return await appliance.deliveries.redeliver(principal, delivery_id)

@@ -15,7 +15,10 @@ from appliance.domain.events import EVENTS
 
 if TYPE_CHECKING:
     from appliance.services.access import Principal
-    from appliance.services.webhooks import ShownDelivery, WebhookAndSecret, Webhooks
+    from appliance.services.deliveries import Deliveries, ShownDelivery
+    from appliance.services.webhooks import WebhookAndSecret, Webhooks
+    from appliance.settings import Settings
+    from appliance.storage.database import Database
     from appliance.storage.records import Webhook
 
 T = TypeVar("T")
@@ -172,18 +175,18 @@ def rotate(webhook_id: str, overlap_hours: int | None, as_json: bool) -> None:
 def test(webhook_id: str, wait: float, as_json: bool) -> None:
     """Send a webhook.test the way every event goes. Exit 1 if it does not arrive."""
 
-    async def testing(hooks: Webhooks, who: Principal) -> ShownDelivery:
+    async def testing(sending: Deliveries, who: Principal) -> ShownDelivery:
         import asyncio
         import time
 
-        sent = await hooks.test(who, webhook_id)
+        sent = await sending.test(who, webhook_id)
         deadline = time.monotonic() + wait
         while sent.state in ("pending", "sending") and time.monotonic() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
-            sent = await hooks.delivery(who, sent.id)
+            sent = await sending.get(who, sent.id)
         return sent
 
-    sent = _with_webhooks(testing)
+    sent = _with_deliveries(testing)
     if as_json:
         print_json(sent)
     else:
@@ -201,8 +204,8 @@ def test(webhook_id: str, wait: float, as_json: bool) -> None:
 @json_option
 def deliveries(webhook_id: str, state: Any, limit: int, after: str | None, as_json: bool) -> None:
     """List a webhook's deliveries, newest first."""
-    found = _with_webhooks(
-        lambda hooks, who: hooks.deliveries(who, webhook_id, limit=limit, state=state, after=after)
+    found = _with_deliveries(
+        lambda sending, who: sending.list(who, webhook_id, limit=limit, state=state, after=after)
     )
     if as_json:
         print_json({"items": found})
@@ -234,7 +237,7 @@ def redeliver(
 ) -> None:
     """Send one delivery again, or those of a webhook in a range of time."""
     if delivery_id and not webhook_id:
-        again = _with_webhooks(lambda hooks, who: hooks.redeliver(who, delivery_id))
+        again = _with_deliveries(lambda sending, who: sending.redeliver(who, delivery_id))
         if as_json:
             print_json(again)
         else:
@@ -243,8 +246,8 @@ def redeliver(
     if delivery_id or not webhook_id or since is None:
         raise click.UsageError("Name a DELIVERY_ID, or a --webhook and --since.")
     begin, end = since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC)
-    number = _with_webhooks(
-        lambda hooks, who: hooks.redeliver_between(
+    number = _with_deliveries(
+        lambda sending, who: sending.redeliver_between(
             who, webhook_id, since=begin, until=end, states=states
         )
     )
@@ -255,13 +258,33 @@ def redeliver(
 
 
 def _with_webhooks(work: Callable[[Webhooks, Principal], Awaitable[T]]) -> T:
+    def working(database: Database, settings: Settings) -> Awaitable[T]:
+        from appliance.jobs.sending import receiver_guard, webhook_secrets
+        from appliance.services.access import OPERATOR
+        from appliance.services.webhooks import Webhooks
+
+        guard, secrets = receiver_guard(settings), webhook_secrets(settings)
+        return work(Webhooks(database, guard, secrets), OPERATOR)
+
+    return _with_storage(working)
+
+
+def _with_deliveries(work: Callable[[Deliveries, Principal], Awaitable[T]]) -> T:
+    def working(database: Database, settings: Settings) -> Awaitable[T]:
+        from appliance.jobs.sending import receiver_guard
+        from appliance.services.access import OPERATOR
+        from appliance.services.deliveries import Deliveries
+
+        return work(Deliveries(database, receiver_guard(settings)), OPERATOR)
+
+    return _with_storage(working)
+
+
+def _with_storage(work: Callable[[Database, Settings], Awaitable[T]]) -> T:
     settings = prepare("webhooks")
     require_open()
-    from appliance.jobs.sending import receiver_guard, webhook_secrets
     from appliance.jobs.waking import waker
     from appliance.operations.backup import exchange
-    from appliance.services.access import OPERATOR
-    from appliance.services.webhooks import Webhooks
     from appliance.settings import ensure_folders
     from appliance.storage.database import Database
 
@@ -273,8 +296,7 @@ def _with_webhooks(work: Callable[[Webhooks, Principal], Awaitable[T]]) -> T:
         database = Database(settings.resolved_database_url, wake=wake)
         try:
             await database.check()
-            hooks = Webhooks(database, receiver_guard(settings), webhook_secrets(settings))
-            return await work(hooks, OPERATOR)
+            return await work(database, settings)
         finally:
             await database.aclose()
             wake.close()

@@ -5,45 +5,51 @@ lost. The graph thinks. ``finish`` stores everything the answer changes in one t
 reply, the message's state, the conversation's topic and status, the events, the answer's record. A
 crash between the two leaves a message marked as received, which is shown as interrupted and can be
 sent again: with its ``Idempotency-Key`` the same message goes on, without one a new one is stored.
+
+What only helps lies beside it: how many come in (``query_admission``), a request that comes again
+(``query_claims``), what a message is understood by (``query_context``), what an answer tells about
+itself (``query_result``), what others hear of it (``query_events``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import math
-import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-import msgspec
-
 from appliance.domain import policy
-from appliance.domain.answer import Citation, Mode, Outcome, TokenUsage
 from appliance.domain.once import Once
-from appliance.domain.policy import Category, EscalationReason, Sentiment
 from appliance.domain.ports import Emit
-from appliance.domain.query import Query, Topic, Turn
+from appliance.domain.query import Query
 from appliance.domain.record import Described, describe
 from appliance.domain.redaction import SECRETS, Redacted, redact
 from appliance.domain.state import QueryState, Run
 from appliance.domain.text import clean
-from appliance.errors import InvalidInput, NotFound, RateLimited, UnderWay
+from appliance.errors import InvalidInput, NotFound
 from appliance.graph.build import SupportGraph
 from appliance.logs import bind_query, get_logger
 from appliance.metrics import Metrics
+from appliance.services import query_events
 from appliance.services.access import Principal, checked_user_id
 from appliance.services.once import Idempotency
 from appliance.services.provenance import Provenance
+from appliance.services.query_admission import Admission
+from appliance.services.query_claims import QueryClaims
+from appliance.services.query_context import in_context
+from appliance.services.query_result import (
+    Metadata,
+    QueryResult,
+    count,
+    metadata_of,
+    repeat,
+    result_of,
+)
 from appliance.storage.database import Database, Records
-from appliance.storage.records import Conversation, Message, OnceRow
+from appliance.storage.records import Conversation, Message
 
 T = TypeVar("T")
 
@@ -52,9 +58,6 @@ log = get_logger()
 TITLE_CHARS = 80
 QUERY_LIMIT = 128
 """Queries under way where nobody says how many."""
-LEASE = timedelta(seconds=policy.QUERY_DEADLINE_SECONDS)
-PACE = 0.1
-"""Weight of the latest answer in the mean time that an answer takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,43 +67,6 @@ class Ask:
     user_id: str
     message: str
     conversation_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """How an answer came about. ``stages`` are seconds; ``failures`` names agents that fell back
-    and errors that were worked around; ``remote`` says that words of it were written on another
-    machine, by ``model``."""
-
-    outcome: Outcome
-    mode: Mode
-    flags: tuple[str, ...]
-    processing_time: float
-    escalated: bool
-    escalation_reason: EscalationReason | None
-    kb_results: list[dict[str, Any]]
-    citations: tuple[Citation, ...]
-    model: str | None
-    stages: dict[str, float]
-    tokens: TokenUsage
-    category_confidence: float = 0.0
-    sentiment_confidence: float = 0.0
-    failures: tuple[str, ...] = ()
-    remote: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class QueryResult:
-    """The answer to a query, as the API returns it."""
-
-    conversation_id: str
-    message_id: str
-    response: str
-    category: Category
-    sentiment: Sentiment
-    priority: int
-    timestamp: datetime
-    metadata: Metadata
 
 
 @dataclass(slots=True)
@@ -148,14 +114,12 @@ class AnswerQuery:
         self._graph = graph
         self._model_name = model_name
         self._provenance = provenance or Provenance()
-        self._idempotency = idempotency or Idempotency(database, 24.0)
         self._metrics = metrics or Metrics()
-        self._limit = limit
-        self._arriving = 0
-        self._seconds = 1.0
+        self._admission = Admission(limit, self._metrics)
+        self._claims = QueryClaims(
+            idempotency or Idempotency(database, 24.0), lambda: self._admission.retry_after
+        )
         self._under_way: set[asyncio.Task[QueryResult]] = set()
-        self._waiting: Counter[str] = Counter()
-        self._claims: dict[str, object] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def accept(self, ask: Ask, principal: Principal, once: Once | None = None) -> Accepted:
@@ -173,80 +137,27 @@ class AnswerQuery:
         """
         text, user_id = _checked(ask)
         principal.speaks_for(user_id)
-        self._refuse_when_full(ask.conversation_id)
-        kept = redact(text, SECRETS)
-        claim = object()
+        with self._admission.arriving(ask.conversation_id):
+            kept = redact(text, SECRETS)
+            claim = object()
 
-        def work(records: Records) -> Accepted:
-            self._free(claim)  # of an attempt that the database rolled back
-            if once is not None:
-                row = self._idempotency.claim(records, once, LEASE)
-                if row is not None and row.message_id is not None:
-                    return self._again(records, once, row, claim)
-            accepted = _accept(records, principal, user_id, kept, ask.conversation_id)
-            if once is not None:
-                accepted.once = once
-                records.idempotency.about(once.id, message_id=accepted.message.id)
-                self._claims[accepted.message.id] = claim
-            return accepted
+            def work(records: Records) -> Accepted:
+                self._claims.free(claim)  # of an attempt that the database rolled back
+                if once is not None:
+                    before = self._claims.brought_before(records, once, claim)
+                    if before is not None:
+                        return Accepted(*before, once)
+                accepted = _accept(records, principal, user_id, kept, ask.conversation_id)
+                if once is not None:
+                    accepted.once = once
+                    self._claims.brings(records, once, accepted.message, claim)
+                return accepted
 
-        self._arriving += 1
-        try:
-            return await self._database.write(work)
-        except BaseException:
-            self._free(claim)
-            raise
-        finally:
-            self._arriving -= 1
-
-    def _free(self, claim: object) -> None:
-        """What was claimed for a transaction that came to nothing is free again. A copy is walked:
-        other threads of the storage claim meanwhile."""
-        for message_id in [key for key, owner in list(self._claims.items()) if owner is claim]:
-            self._claims.pop(message_id, None)
-
-    def _refuse_when_full(self, conversation_id: str | None) -> None:
-        """Before anything is stored: what is refused here was never acknowledged. When to come
-        back is spread: customers who were all told the same second would be refused together
-        again."""
-        spread = random.uniform(1, policy.RETRY_SPREAD)  # noqa: S311 - no secret
-        retry_after = max(1, min(policy.RETRY_MAX_SECONDS, math.ceil(self._seconds * spread)))
-        if len(self._under_way) + self._arriving >= self._limit:
-            self._metrics.limited.labels("queries").inc()
-            raise RateLimited(
-                "As many questions as this desk answers at once are under way.",
-                retry_after=retry_after,
-            )
-        if conversation_id and self._waiting[conversation_id] >= policy.CONVERSATION_QUEUE:
-            self._metrics.limited.labels("conversation").inc()
-            raise RateLimited(
-                "Earlier messages of this conversation are still being answered.",
-                retry_after=retry_after,
-            )
-
-    def _again(self, records: Records, once: Once, row: OnceRow, claim: object) -> Accepted:
-        """The message that this very request brought before. Runs inside the transaction that holds
-        the request's row, so that of two retries one goes on and one is told to wait."""
-        message = records.messages.get(row.message_id or "")
-        if message is None:
-            raise NotFound("The conversation was deleted meanwhile.")
-        conversation = records.conversations.get(message.conversation_id)
-        assert conversation is not None
-        reply = records.messages.reply(message.id)
-        if reply is not None:
-            return Accepted(conversation, message, reply, once)
-        ours = row.holder == self._idempotency.holder
-        if ours:
-            busy = self._claims.get(message.id) not in (None, claim)
-        else:
-            # Another process, or one that is no more: a start marks what a crash left.
-            busy = message.state == "received" and row.lease_expires_at > datetime.now(UTC)
-        if busy:
-            raise UnderWay(retry_after=max(1, math.ceil(self._seconds)))
-        records.idempotency.hold(once.id, self._idempotency.holder, LEASE)
-        records.messages.set_state(message.id, "received")
-        self._claims[message.id] = claim
-        return Accepted(conversation, message, once=once)
+            try:
+                return await self._database.write(work)
+            except BaseException:
+                self._claims.free(claim)
+                raise
 
     def start(
         self, accepted: Accepted, emit: Emit, left: asyncio.Event
@@ -256,68 +167,22 @@ class AnswerQuery:
         :param left: set it when nobody waits any more; the model stops, the articles finish the
             answer.
         """
-        run = Run(emit, left)
         if accepted.reply is not None:
-            return asyncio.create_task(_repeat(accepted.conversation, accepted.reply, run))
-        task = asyncio.create_task(self._answer(accepted, run))
+            return asyncio.create_task(repeat(accepted.conversation, accepted.reply, emit))
+        task = asyncio.create_task(self._answer(accepted, Run(emit, left)))
         self._under_way.add(task)
-        self._waiting[accepted.conversation.id] += 1
-        self._metrics.queries_under_way.inc()
+        self._admission.began(accepted.conversation.id)
 
         def ended(task: asyncio.Task[QueryResult]) -> None:
             self._under_way.discard(task)
-            self._claims.pop(accepted.message.id, None)
-            self._metrics.queries_under_way.dec()
-            self._waiting[accepted.conversation.id] -= 1
-            if not self._waiting[accepted.conversation.id]:
-                del self._waiting[accepted.conversation.id]
-            self._seconds += PACE * (time.perf_counter() - accepted.started - self._seconds)
+            self._claims.ended(accepted.message.id)
+            seconds = time.perf_counter() - accepted.started
+            self._admission.ended(accepted.conversation.id, seconds)
             if not task.cancelled() and task.exception() is not None:
                 self._metrics.queries_failed.inc()
 
         task.add_done_callback(ended)
         return task
-
-    async def rehearse(self, ask: Ask, principal: Principal) -> QueryResult:
-        """Answer a message the way every message is answered, and keep nothing of it.
-
-        All that would be stored is stored, and taken back with its transaction: the database takes
-        part, yet no customer, no agent, no webhook and no statistic ever hears of it.
-
-        :raises: as ``accept``.
-        """
-        text, user_id = _checked(ask)
-        kept = redact(text, SECRETS)
-
-        def arrive(records: Records) -> tuple[Query, tuple[int, str]]:
-            accepted = _accept(records, principal, user_id, kept, ask.conversation_id)
-            return _query(records, accepted), records.knowledge.stand()
-
-        query, knowledge = await self._taken_back(arrive)
-        run = Run(_unheard, asyncio.Event())
-        thought = await self.think(query, knowledge, run, started=time.perf_counter())
-
-        def finish(records: Records) -> QueryResult:
-            accepted = _accept(records, principal, user_id, kept, ask.conversation_id)
-            reply, conversation = _finish(records, accepted, thought)
-            return _result(conversation, reply)
-
-        return await self._taken_back(finish)
-
-    async def _taken_back(self, work: Callable[[Records], T]) -> T:
-        made: list[T] = []
-
-        def working(records: Records) -> None:
-            made.append(work(records))
-            raise _TakenBack
-
-        with suppress(_TakenBack):
-            await self._database.write(working)
-        return made[-1]
-
-    async def drain(self) -> None:
-        """Wait for the answers under way, before the process stops."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _answer(self, accepted: Accepted, run: Run) -> QueryResult:
         bind_query(accepted.message.id)
@@ -328,14 +193,14 @@ class AnswerQuery:
 
     async def _answer_next(self, accepted: Accepted, run: Run) -> QueryResult:
         query, knowledge = await self._database.read(
-            lambda records: (_query(records, accepted), records.knowledge.stand())
+            lambda records: _to_think_of(records, accepted)
         )
         thought = await self.think(query, knowledge, run, started=accepted.started)
         state, metadata = thought.state, thought.metadata
         reply, conversation = await self._database.write(
             lambda records: _finish(records, accepted, thought)
         )
-        self._count(state, metadata)
+        count(self._metrics, state["category"], metadata)
         log.info(
             "query_answered",
             conversation=conversation.id,
@@ -347,20 +212,7 @@ class AnswerQuery:
             seconds=metadata.processing_time,
             tokens=asdict(metadata.tokens),
         )
-        return _result(conversation, reply)
-
-    def _count(self, state: QueryState, metadata: Metadata) -> None:
-        told = self._metrics
-        told.queries.labels(metadata.outcome, metadata.mode, state["category"]).inc()
-        told.query_seconds.labels(metadata.mode).observe(metadata.processing_time)
-        for stage, seconds in metadata.stages.items():
-            told.stage_seconds.labels(stage).observe(seconds)
-        for kind, tokens in asdict(metadata.tokens).items():
-            told.tokens.labels(kind).inc(tokens)
-        for failure in metadata.failures:
-            told.agent_failures.labels(failure).inc()
-        if metadata.escalation_reason is not None:
-            told.escalations.labels(metadata.escalation_reason).inc()
+        return result_of(conversation, reply)
 
     async def think(
         self, query: Query, knowledge: tuple[int, str], run: Run, *, started: float
@@ -378,31 +230,51 @@ class AnswerQuery:
         finally:
             deadline.cancel()
         seconds = time.perf_counter() - started
-        metadata = self._metadata(state, seconds)
+        metadata = metadata_of(state, seconds, self._model_name)
         made_with = self._provenance(state, metadata.model, knowledge)
         record = describe(state, made_with, seconds=seconds, left=run.left.is_set())
         return Thought(state, metadata, record)
 
-    def _metadata(self, state: QueryState, seconds: float) -> Metadata:
-        answer = state["answer"]
-        asked = answer.mode == "drafted" or answer.tokens.prompt > 0
-        return Metadata(
-            outcome=answer.outcome,
-            mode=answer.mode,
-            flags=(*answer.flags, "remote") if answer.remote else answer.flags,
-            processing_time=round(seconds, 4),
-            escalated=answer.outcome == "handoff",
-            escalation_reason=state.get("escalation_reason"),
-            kb_results=[passage.as_result() for passage in state.get("passages", ())],
-            citations=answer.citations,
-            model=answer.model or (self._model_name() if asked else None),
-            stages=state["stages"],
-            tokens=answer.tokens,
-            category_confidence=state.get("category_confidence", 0.0),
-            sentiment_confidence=state.get("sentiment_confidence", 0.0),
-            failures=state["failures"] + answer.failures,
-            remote=answer.remote,
-        )
+    async def rehearse(self, ask: Ask, principal: Principal) -> QueryResult:
+        """Answer a message the way every message is answered, and keep nothing of it.
+
+        All that would be stored is stored, and taken back with its transaction: the database takes
+        part, yet no customer, no agent, no webhook and no statistic ever hears of it.
+
+        :raises: as ``accept``.
+        """
+        text, user_id = _checked(ask)
+        kept = redact(text, SECRETS)
+
+        def arrive(records: Records) -> tuple[Query, tuple[int, str]]:
+            accepted = _accept(records, principal, user_id, kept, ask.conversation_id)
+            return _to_think_of(records, accepted)
+
+        query, knowledge = await self._taken_back(arrive)
+        run = Run(_unheard, asyncio.Event())
+        thought = await self.think(query, knowledge, run, started=time.perf_counter())
+
+        def finish(records: Records) -> QueryResult:
+            accepted = _accept(records, principal, user_id, kept, ask.conversation_id)
+            reply, conversation = _finish(records, accepted, thought)
+            return result_of(conversation, reply)
+
+        return await self._taken_back(finish)
+
+    async def _taken_back(self, work: Callable[[Records], T]) -> T:
+        made: list[T] = []
+
+        def working(records: Records) -> None:
+            made.append(work(records))
+            raise _TakenBack
+
+        with suppress(_TakenBack):
+            await self._database.write(working)
+        return made[-1]
+
+    async def drain(self) -> None:
+        """Wait for the answers under way, before the process stops."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
 
 
 class _TakenBack(Exception):
@@ -425,39 +297,6 @@ def _checked(ask: Ask) -> tuple[str, str]:
     return text, user_id
 
 
-async def _repeat(conversation: Conversation, reply: Message, run: Run) -> QueryResult:
-    """Tell an answer again, from what was stored of it."""
-    result = _result(conversation, reply)
-    told = {"category": result.category, "sentiment": result.sentiment, "priority": result.priority}
-    await run.emit("analysis", told)
-    await run.emit("passages", {"kb_results": result.metadata.kb_results})
-    await run.emit("token", {"text": result.response})
-    return result
-
-
-def _result(conversation: Conversation, reply: Message) -> QueryResult:
-    """An answer as it was stored: the first telling and every later one are made of the same."""
-    assert reply.category is not None
-    assert reply.sentiment is not None
-    assert reply.priority is not None
-    return QueryResult(
-        conversation_id=conversation.id,
-        message_id=reply.id,
-        response=reply.content,
-        category=reply.category,
-        sentiment=reply.sentiment,
-        priority=reply.priority,
-        timestamp=reply.created_at,
-        metadata=msgspec.convert(reply.details, Metadata),
-    )
-
-
-def case_reference(conversation_id: str) -> str:
-    """What people call an escalated conversation; short enough to read out on the telephone."""
-    digest = hashlib.sha256(conversation_id.encode()).digest()
-    return f"CASE-{base64.b32encode(digest)[:10].decode()}"
-
-
 def _accept(
     records: Records,
     principal: Principal,
@@ -478,42 +317,14 @@ def _accept(
     message = records.messages.add(
         conversation.id, "customer", kept.text, "received", details=details
     )
-    records.events.add(
-        "query.created",
-        conversation_id=conversation.id,
-        user_id=user.id,
-        data={"message_id": message.id},
-    )
+    query_events.created(records, conversation, message)
     return Accepted(conversation, message)
 
 
-def _query(records: Records, accepted: Accepted) -> Query:
-    """The message with its context as it is now that its turn has come."""
-    conversation = records.conversations.get(accepted.conversation.id)
-    user = records.users.get(accepted.conversation.user_id)
-    if conversation is None or user is None:
-        raise NotFound("The conversation was deleted meanwhile.")
-    turns = [
-        turn
-        for turn in records.messages.list(conversation.id)
-        if turn.seq < accepted.message.seq or turn.role != "customer"
-    ]
-    since = datetime.now(UTC) - timedelta(days=policy.REPEAT_WINDOW_DAYS)
-    topic = None
-    if conversation.topic_question is not None:
-        topic = Topic(
-            conversation.topic_article_id, conversation.topic_question, conversation.attempts
-        )
-    return Query(
-        text=accepted.message.content,
-        user_id=user.id,
-        case_reference=case_reference(conversation.id),
-        history=tuple(Turn(turn.role, turn.content) for turn in turns[-policy.HISTORY_TURNS :]),
-        topic=topic,
-        vip=user.vip,
-        recent_articles=records.conversations.unresolved_articles(user.id, since, conversation.id),
-        removed=tuple(accepted.message.details.get("removed", ())),
-    )
+def _to_think_of(records: Records, accepted: Accepted) -> tuple[Query, tuple[int, str]]:
+    """The message in its context, and version and digest of the articles, of one moment."""
+    query = in_context(records, accepted.conversation, accepted.message)
+    return query, records.knowledge.stand()
 
 
 def _finish(records: Records, accepted: Accepted, thought: Thought) -> tuple[Message, Conversation]:
@@ -556,45 +367,7 @@ def _finish(records: Records, accepted: Accepted, thought: Thought) -> tuple[Mes
             state["query"].case_reference if metadata.escalated else conversation.case_reference
         ),
     )
-    records.events.add(
-        "response.generated",
-        conversation_id=conversation.id,
-        user_id=conversation.user_id,
-        data={
-            "message_id": reply.id,
-            "reply_to": accepted.message.id,
-            "category": state["category"],
-            "sentiment": state["sentiment"],
-            "priority": state["priority"],
-            "outcome": answer.outcome,
-            "mode": answer.mode,
-            "escalated": metadata.escalated,
-        },
-    )
-    if metadata.escalated and conversation.status != "escalated":
-        records.events.add(
-            "conversation.escalated",
-            conversation_id=conversation.id,
-            user_id=conversation.user_id,
-            data={
-                "reason": metadata.escalation_reason,
-                "case_reference": changed.case_reference,
-                "category": state["category"],
-                "sentiment": state["sentiment"],
-                "priority": state["priority"],
-            },
-        )
-    if changed.status == "resolved" and conversation.status != "resolved":
-        records.events.add(
-            "conversation.resolved",
-            conversation_id=conversation.id,
-            user_id=conversation.user_id,
-            data={
-                "by": "customer",
-                "category": changed.category,
-                "case_reference": changed.case_reference,
-            },
-        )
+    query_events.answered(records, reply, conversation, changed, metadata.escalation_reason)
     # Last, because on PostgreSQL every other answer waits for the chain until this one is stored.
     records.answers.append(reply, thought.record)
     return reply, changed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -12,7 +14,6 @@ from appliance.domain.redaction import SECRETS, redact
 from appliance.domain.text import clean
 from appliance.errors import Conflict, InvalidInput, NotFound
 from appliance.services.access import Principal
-from appliance.services.answer_query import case_reference
 from appliance.storage.database import Database, Records
 from appliance.storage.records import (
     Conversation,
@@ -222,6 +223,12 @@ class Conversations:
             return records.feedback.put(message_id, conversation.id, rating, words)
 
         return await self._database.answer(work)
+
+
+def case_reference(conversation_id: str) -> str:
+    """What people call an escalated conversation; short enough to read out on the telephone."""
+    digest = hashlib.sha256(conversation_id.encode()).digest()
+    return f"CASE-{base64.b32encode(digest)[:10].decode()}"
 
 
 def _visible(

@@ -1,16 +1,13 @@
-"""Receivers of events, and what became of each delivery: for administrators."""
+"""Receivers of events, for administrators; what becomes of each event is in ``deliveries``."""
 
 from __future__ import annotations
 
-import builtins
-import json
-import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from appliance.domain.events import EVENTS, TEST_EVENT, body
+from appliance.domain.events import EVENTS
 from appliance.domain.policy import WEBHOOKS_MAX
 from appliance.domain.receivers import ReceiverGuard, parse_url, private_trust
 from appliance.domain.text import clean
@@ -18,17 +15,13 @@ from appliance.domain.webhook_secrets import WebhookSecrets
 from appliance.errors import Conflict, InvalidInput, NotFound
 from appliance.services.access import Principal
 from appliance.storage.database import Database, Records
-from appliance.storage.records import Attempt, Delivery, DeliveryState, Webhook
+from appliance.storage.records import Webhook
 
 DESCRIPTION_MAX_CHARS: Final = 500
 CA_MAX_CHARS: Final = 65_536
-PAGE_MAX: Final = 100
 OVERLAP_HOURS: Final = 24
 """How long the secret before stays live beside a new one, unless somebody says otherwise."""
 OVERLAP_HOURS_MAX: Final = 168
-
-REDELIVERABLE: Final[tuple[DeliveryState, ...]] = ("dead", "delivered")
-"""Pending ones are on their way as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +29,6 @@ class WebhookAndSecret(Webhook):
     """A webhook with the secret that its receiver verifies by. It is shown this once."""
 
     secret: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShownDelivery:
-    """One event on its way to one webhook. ``payload`` is the body that is sent, ``event_id`` its
-    webhook-id; ``attempts`` are all there were, in order."""
-
-    id: str
-    webhook_id: str
-    event_id: str
-    event_type: str
-    state: DeliveryState
-    created_at: datetime
-    finished_at: datetime | None
-    next_attempt_at: datetime | None
-    response_status: int | None
-    last_error: str | None
-    payload: Mapping[str, Any]
-    attempts: Sequence[Attempt]
 
 
 class Webhooks:
@@ -109,7 +83,7 @@ class Webhooks:
     async def get(self, principal: Principal, webhook_id: str) -> Webhook:
         """:raises NotFound: there is no such webhook."""
         principal.require("admin")
-        return await self._database.read(lambda records: _found(records, webhook_id))
+        return await self._database.read(lambda records: found_webhook(records, webhook_id))
 
     async def update(
         self,
@@ -160,7 +134,7 @@ class Webhooks:
         principal.require("admin")
 
         def work(records: Records) -> None:
-            gone = _found(records, webhook_id)
+            gone = found_webhook(records, webhook_id)
             if not records.webhooks.delete(webhook_id):
                 raise _missing()
             records.audit.add(principal.owner, "webhook.delete", webhook_id, _told(gone))
@@ -184,7 +158,7 @@ class Webhooks:
         until = datetime.now(UTC) + timedelta(hours=overlap_hours)
 
         def work(records: Records) -> Webhook:
-            present = _found(records, webhook_id)
+            present = found_webhook(records, webhook_id)
             expires = present.previous_secret_expires_at
             if overlap_hours and expires is not None and expires > datetime.now(UTC):
                 # A second rotation would end the one secret that the receiver surely has.
@@ -202,122 +176,16 @@ class Webhooks:
         rotated = await self._database.answer(work, told_once=True)
         return _with_secret(rotated, self._secrets.shown(stored))
 
-    async def test(self, principal: Principal, webhook_id: str) -> ShownDelivery:
-        """Queue a delivery of ``webhook.test``, which goes the way of every other, also to one that
-        is switched off.
 
-        :raises NotFound: there is no such webhook.
-        :raises ReceiverRefused: it may not be sent to any more.
-        """
-        principal.require("admin")
-        await self._guard.admit((await self.get(principal, webhook_id)).url)
+def found_webhook(records: Records, webhook_id: str) -> Webhook:
+    """The webhook of that id.
 
-        def work(records: Records) -> ShownDelivery:
-            _found(records, webhook_id)
-            event_id = uuid.uuid4().hex
-            text = body(event_id, TEST_EVENT, datetime.now(UTC), {"webhook_id": webhook_id})
-            (delivery_id,) = records.deliveries.add([webhook_id], event_id, TEST_EVENT, text)
-            records.audit.add(
-                principal.owner, "webhook.test", webhook_id, {"delivery": delivery_id}
-            )
-            return _shown(records, _found_delivery(records, delivery_id))
-
-        return await self._database.write(work)
-
-    # --- deliveries ------------------------------------------------------------------------------
-
-    async def deliveries(
-        self,
-        principal: Principal,
-        webhook_id: str,
-        *,
-        limit: int,
-        state: DeliveryState | None = None,
-        after: str | None = None,
-    ) -> builtins.list[ShownDelivery]:
-        """A webhook's deliveries, newest first, from behind the one ``after``.
-
-        :raises NotFound: there is no such webhook, or no such delivery of it.
-        """
-        principal.require("admin")
-        limit = max(1, min(limit, PAGE_MAX))
-
-        def work(records: Records) -> builtins.list[ShownDelivery]:
-            _found(records, webhook_id)
-            last = None if after is None else _found_delivery(records, after)
-            if last is not None and last.webhook_id != webhook_id:
-                raise _missing_delivery()
-            page = records.deliveries.list(limit, webhook_id=webhook_id, state=state, before=last)
-            return [_shown(records, each) for each in page]
-
-        return await self._database.read(work)
-
-    async def delivery(self, principal: Principal, delivery_id: str) -> ShownDelivery:
-        """:raises NotFound: there is no such delivery."""
-        principal.require("admin")
-        return await self._database.read(
-            lambda records: _shown(records, _found_delivery(records, delivery_id))
-        )
-
-    async def redeliver(self, principal: Principal, delivery_id: str) -> ShownDelivery:
-        """Send one again, with the same event id and all its attempts before it.
-
-        :raises NotFound: there is no such delivery.
-        :raises Conflict: its webhook is switched off.
-        """
-        principal.require("admin")
-
-        def work(records: Records) -> ShownDelivery:
-            webhook_id = _found_delivery(records, delivery_id).webhook_id
-            _require_active(_found(records, webhook_id))
-            again = records.deliveries.requeue(delivery_id)
-            if again is None:
-                raise _missing_delivery()
-            details = {"delivery": delivery_id}
-            records.audit.add(principal.owner, "webhook.redeliver", webhook_id, details)
-            return _shown(records, again)
-
-        return await self._database.write(work)
-
-    async def redeliver_between(
-        self,
-        principal: Principal,
-        webhook_id: str,
-        *,
-        since: datetime,
-        until: datetime | None = None,
-        states: Collection[DeliveryState] = REDELIVERABLE[:1],
-    ) -> int:
-        """Send again what died, or what ``states`` say, of what was made from ``since`` on and
-        before ``until``, by default now; how many.
-
-        :raises NotFound: there is no such webhook.
-        :raises Conflict: it is switched off.
-        :raises InvalidInput: the range is empty, one of its times cannot be told in UTC, or no
-            state is given that can be sent again.
-        """
-        principal.require("admin")
-        since, until = _moment(since), _moment(until or datetime.now(UTC))
-        if since >= until:
-            raise InvalidInput("The range of time is empty.")
-        if not states or not set(states) <= set(REDELIVERABLE):
-            raise InvalidInput(f"States to send again are {' and '.join(REDELIVERABLE)}.")
-
-        def work(records: Records) -> int:
-            _require_active(_found(records, webhook_id))
-            number = records.deliveries.requeue_between(
-                since, until, webhook_id=webhook_id, states=states
-            )
-            details = {
-                "since": since.isoformat(),
-                "until": until.isoformat(),
-                "states": sorted(states),
-                "requeued": number,
-            }
-            records.audit.add(principal.owner, "webhook.redeliver", webhook_id, details)
-            return number
-
-        return await self._database.write(work)
+    :raises NotFound: there is none.
+    """
+    webhook = records.webhooks.get(webhook_id)
+    if webhook is None:
+        raise _missing()
+    return webhook
 
 
 def _checked(
@@ -340,15 +208,6 @@ def _checked(
     return [event for event in EVENTS if event in events], description, ca_pem
 
 
-def _moment(given: datetime) -> datetime:
-    try:
-        if given.utcoffset() is not None:
-            return given.astimezone(UTC)
-    except OverflowError as error:
-        raise InvalidInput("The time is before the first or behind the last year.") from error
-    raise InvalidInput("A time needs its offset from UTC, such as 2026-11-24T12:00:00Z.")
-
-
 def _told(webhook: Webhook) -> dict[str, Any]:
     return {
         "host": parse_url(webhook.url).authority,
@@ -361,47 +220,5 @@ def _with_secret(webhook: Webhook, secret: str) -> WebhookAndSecret:
     return WebhookAndSecret(**asdict(webhook), secret=secret)
 
 
-def _shown(records: Records, delivery: Delivery) -> ShownDelivery:
-    return ShownDelivery(
-        id=delivery.id,
-        webhook_id=delivery.webhook_id,
-        event_id=delivery.event_id,
-        event_type=delivery.event_type,
-        state=delivery.state,
-        created_at=delivery.created_at,
-        finished_at=delivery.finished_at,
-        next_attempt_at=delivery.next_attempt_at,
-        response_status=delivery.response_status,
-        last_error=delivery.last_error,
-        payload=json.loads(delivery.body),
-        attempts=records.deliveries.attempts(delivery.id),
-    )
-
-
-def _found(records: Records, webhook_id: str) -> Webhook:
-    webhook = records.webhooks.get(webhook_id)
-    if webhook is None:
-        raise _missing()
-    return webhook
-
-
-def _found_delivery(records: Records, delivery_id: str) -> Delivery:
-    delivery = records.deliveries.get(delivery_id)
-    if delivery is None:
-        raise _missing_delivery()
-    return delivery
-
-
-def _require_active(webhook: Webhook) -> None:
-    if not webhook.active:
-        raise Conflict(
-            f"The webhook is switched off ({webhook.disabled_reason}).", hint="Switch it on first."
-        )
-
-
 def _missing() -> NotFound:
     return NotFound("There is no such webhook.")
-
-
-def _missing_delivery() -> NotFound:
-    return NotFound("There is no such delivery.")

@@ -37,10 +37,11 @@ from appliance.llm.scripted import ScriptedModel
 from appliance.services import interruptions
 from appliance.services import visitors as visitor_sessions
 from appliance.services.access import OPERATOR, Access, Principal
-from appliance.services.answer_query import AnswerQuery, Ask, QueryResult, case_reference
-from appliance.services.conversations import Conversations
+from appliance.services.answer_query import AnswerQuery, Ask
+from appliance.services.conversations import Conversations, case_reference
 from appliance.services.interruptions import Interruptions
 from appliance.services.knowledge import Knowledge, StoredArticles, save_articles
+from appliance.services.query_result import QueryResult
 from appliance.services.users import Users
 from appliance.services.visitors import Visitors
 from appliance.storage import Database, Records

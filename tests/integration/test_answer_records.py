@@ -18,11 +18,11 @@ from appliance.errors import Conflict, Forbidden, InvalidInput, NotFound
 from appliance.knowledge.embedding import EncodingBridge, HashedEmbedder
 from appliance.llm.scripted import ScriptedModel
 from appliance.services.access import OPERATOR, Principal
-from appliance.services.answer_query import QueryResult
 from appliance.services.answer_records import AnswerRecords, Verdict, read_head
 from appliance.services.answer_replay import AnswerReplay
 from appliance.services.knowledge import save_articles
 from appliance.services.provenance import Provenance, prompt_digest
+from appliance.services.query_result import QueryResult
 from appliance.services.users import Users
 from appliance.storage import Database, Records
 from appliance.storage.engines import Access, open_engine, parse_url

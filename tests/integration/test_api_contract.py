@@ -844,7 +844,7 @@ async def test_who_may_do_what(desk: Desk, who: str) -> None:
     hook = await desk.appliance.webhooks.create(OPERATOR, **HOOK)
     values = {
         "webhook_id": hook.id,
-        "delivery_id": (await desk.appliance.webhooks.test(OPERATOR, hook.id)).id,
+        "delivery_id": (await desk.appliance.deliveries.test(OPERATOR, hook.id)).id,
         "quarantine_id": change.quarantined[0].id,
         "user": user,
         "user_id": user,

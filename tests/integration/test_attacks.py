@@ -29,8 +29,9 @@ from appliance.llm.interface import ChatMessage, ChatModel
 from appliance.llm.openai_client import OpenAIChatModel
 from appliance.llm.scripted import ScriptedModel
 from appliance.services.access import OPERATOR, Principal
-from appliance.services.answer_query import Ask, QueryResult
+from appliance.services.answer_query import Ask
 from appliance.services.knowledge import save_articles
+from appliance.services.query_result import QueryResult
 from appliance.settings import Settings, ensure_folders
 from appliance.storage import migrate
 from tests.appliance_process import FAQS

@@ -19,9 +19,10 @@ from appliance.errors import Conflict, KeyReused, NotFound
 from appliance.graph.build import SupportGraph
 from appliance.llm.scripted import ScriptedModel
 from appliance.services.access import OPERATOR, Principal
-from appliance.services.answer_query import Accepted, AnswerQuery, Ask, QueryResult
+from appliance.services.answer_query import Accepted, AnswerQuery, Ask
 from appliance.services.conversations import Conversations
 from appliance.services.once import Idempotency
+from appliance.services.query_result import QueryResult
 from appliance.services.users import Users
 from appliance.storage import Database, Records
 from appliance.storage.records import Message

@@ -17,7 +17,7 @@ from appliance.knowledge.embedding import EncodingBridge, HashedEmbedder
 from appliance.llm.interface import ModelHealth
 from appliance.operations.monitor import Monitor
 from appliance.services.access import OPERATOR
-from appliance.services.answer_query import case_reference
+from appliance.services.conversations import case_reference
 from appliance.services.knowledge import save_articles
 from appliance.services.served_models import ServedModels
 from appliance.services.users import Users

@@ -17,8 +17,9 @@ from appliance.errors import KeyReused, NotFound, RateLimited, StorageUnavailabl
 from appliance.graph.build import SupportGraph
 from appliance.llm.scripted import ScriptedModel
 from appliance.services.access import OPERATOR, Principal
-from appliance.services.answer_query import AnswerQuery, Ask, QueryResult
+from appliance.services.answer_query import AnswerQuery, Ask
 from appliance.services.once import Idempotency
+from appliance.services.query_result import QueryResult
 from appliance.services.users import Users
 from appliance.storage import Database, Records
 from appliance.storage.tables import analytics_events, feedback, idempotency_keys, messages

@@ -16,8 +16,9 @@ from appliance.errors import ModelUnavailable
 from appliance.graph.build import SupportGraph
 from appliance.llm.scripted import ScriptedModel
 from appliance.services.access import OPERATOR, Principal
-from appliance.services.answer_query import AnswerQuery, Ask, QueryResult
+from appliance.services.answer_query import AnswerQuery, Ask
 from appliance.services.conversations import Conversations
+from appliance.services.query_result import QueryResult
 from appliance.settings import HOME
 from appliance.storage import Database
 from tests.builders import PASSWORD, FixedReading, FixedSearch, Heard, make_agents, passage

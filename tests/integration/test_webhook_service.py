@@ -23,7 +23,8 @@ from appliance.errors import (
     ReceiverRefused,
 )
 from appliance.services.access import OPERATOR, Principal
-from appliance.services.webhooks import ShownDelivery, Webhooks
+from appliance.services.deliveries import Deliveries, ShownDelivery
+from appliance.services.webhooks import Webhooks
 from appliance.storage.database import Database, Records
 from appliance.storage.records import Attempt, DeliveryState, Webhook
 
@@ -51,9 +52,18 @@ def names() -> Names:
 
 
 @pytest.fixture
-def webhooks(database: Database, names: Names) -> Webhooks:
-    guard = ReceiverGuard(AllowList.parse(["10.2.0.0/16"]), names)
+def guard(names: Names) -> ReceiverGuard:
+    return ReceiverGuard(AllowList.parse(["10.2.0.0/16"]), names)
+
+
+@pytest.fixture
+def webhooks(database: Database, guard: ReceiverGuard) -> Webhooks:
     return Webhooks(database, guard, SECRETS)
+
+
+@pytest.fixture
+def deliveries(database: Database, guard: ReceiverGuard) -> Deliveries:
+    return Deliveries(database, guard)
 
 
 async def create(webhooks: Webhooks, **changes: Any) -> Webhook:
@@ -154,7 +164,7 @@ async def test_what_cannot_be_a_webhook_is_not_stored(
 
 
 async def test_a_name_that_moved_is_refused_at_every_save_and_test(
-    webhooks: Webhooks, names: Names
+    webhooks: Webhooks, deliveries: Deliveries, names: Names
 ) -> None:
     made = await create(webhooks)
     for addresses in (["169.254.169.254"], ["10.2.3.4", "127.0.0.1"], ["10.9.9.9"], []):
@@ -162,7 +172,7 @@ async def test_a_name_that_moved_is_refused_at_every_save_and_test(
         for refused in (
             create(webhooks),
             replace(webhooks, made, description="new"),
-            webhooks.test(OPERATOR, made.id),
+            deliveries.test(OPERATOR, made.id),
         ):
             with pytest.raises(ReceiverRefused):
                 await refused
@@ -199,7 +209,7 @@ async def test_there_is_room_for_so_many(webhooks: Webhooks, database: Database)
 
 
 async def test_rotation_keeps_the_secret_before_for_its_overlap(
-    webhooks: Webhooks, database: Database
+    webhooks: Webhooks, deliveries: Deliveries, database: Database
 ) -> None:
     made = await webhooks.create(OPERATOR, URL, EVENTS_WANTED)
     began = datetime.now(UTC)
@@ -227,70 +237,72 @@ async def test_rotation_keeps_the_secret_before_for_its_overlap(
 
 
 async def test_the_test_button_puts_a_delivery_where_every_other_is(
-    webhooks: Webhooks, database: Database
+    webhooks: Webhooks, deliveries: Deliveries, database: Database
 ) -> None:
     made = await create(webhooks)
     other = await create(webhooks)
-    sent = await webhooks.test(OPERATOR, made.id)
+    sent = await deliveries.test(OPERATOR, made.id)
     assert (sent.state, sent.event_type, sent.attempts) == ("pending", TEST_EVENT, [])
     assert sent.payload["id"] == sent.event_id
     assert sent.payload["type"] == TEST_EVENT
     assert sent.payload["data"] == {"webhook_id": made.id}
-    assert await webhooks.deliveries(OPERATOR, other.id, limit=10) == []
+    assert await deliveries.list(OPERATOR, other.id, limit=10) == []
     await deliver(database, sent)
-    seen = await webhooks.delivery(OPERATOR, sent.id)
+    seen = await deliveries.get(OPERATOR, sent.id)
     assert (seen.state, seen.response_status) == ("delivered", 200)
     (attempt,) = seen.attempts
     assert (attempt.number, attempt.duration_ms, attempt.response) == (1, 12, "said")
-    assert await webhooks.deliveries(OPERATOR, made.id, limit=10) == [seen]
+    assert await deliveries.list(OPERATOR, made.id, limit=10) == [seen]
 
 
 async def test_pages_of_deliveries_are_whole_and_in_order(
-    webhooks: Webhooks, database: Database
+    webhooks: Webhooks, deliveries: Deliveries, database: Database
 ) -> None:
     made, other = await create(webhooks), await create(webhooks)
-    sent = [await webhooks.test(OPERATOR, made.id) for _ in range(7)]
-    strange = await webhooks.test(OPERATOR, other.id)
+    sent = [await deliveries.test(OPERATOR, made.id) for _ in range(7)]
+    strange = await deliveries.test(OPERATOR, other.id)
     await deliver(database, sent[2])
     found: list[str] = []
-    while page := await webhooks.deliveries(
+    while page := await deliveries.list(
         OPERATOR, made.id, limit=3, after=found[-1] if found else None
     ):
         assert len(page) <= 3
         found += [each.id for each in page]
     assert found == [each.id for each in reversed(sent)]
     for state, wanted in [("delivered", [sent[2].id]), ("dead", [])]:
-        page = await webhooks.deliveries(OPERATOR, made.id, limit=100, state=state)
+        page = await deliveries.list(OPERATOR, made.id, limit=100, state=state)
         assert [each.id for each in page] == wanted
     for after in (strange.id, "nothing"):
         with pytest.raises(NotFound):
-            await webhooks.deliveries(OPERATOR, made.id, limit=3, after=after)
+            await deliveries.list(OPERATOR, made.id, limit=3, after=after)
 
 
 async def test_one_is_sent_again_with_its_id_and_its_past(
-    webhooks: Webhooks, database: Database
+    webhooks: Webhooks, deliveries: Deliveries, database: Database
 ) -> None:
     made = await create(webhooks)
-    sent = await webhooks.test(OPERATOR, made.id)
+    sent = await deliveries.test(OPERATOR, made.id)
     await deliver(database, sent, 500)
-    assert (await webhooks.delivery(OPERATOR, sent.id)).state == "dead"
-    again = await webhooks.redeliver(OPERATOR, sent.id)
+    assert (await deliveries.get(OPERATOR, sent.id)).state == "dead"
+    again = await deliveries.redeliver(OPERATOR, sent.id)
     assert (again.state, again.event_id, len(again.attempts)) == ("pending", sent.event_id, 1)
     await deliver(database, again)
-    done = await webhooks.delivery(OPERATOR, sent.id)
+    done = await deliveries.get(OPERATOR, sent.id)
     assert done.state == "delivered"
     assert [attempt.status for attempt in done.attempts] == [500, 200]
 
 
-async def test_a_range_of_time_is_sent_again(webhooks: Webhooks, database: Database) -> None:
+async def test_a_range_of_time_is_sent_again(
+    webhooks: Webhooks, deliveries: Deliveries, database: Database
+) -> None:
     made, other = await create(webhooks), await create(webhooks)
-    sent = [await webhooks.test(OPERATOR, made.id) for _ in range(4)]
-    await webhooks.test(OPERATOR, other.id)
+    sent = [await deliveries.test(OPERATOR, made.id) for _ in range(4)]
+    await deliveries.test(OPERATOR, other.id)
     for number, status in [(0, 500), (1, 200), (2, 500)]:
         await deliver(database, sent[number], status)
 
     async def again(**given: Any) -> int:
-        return await webhooks.redeliver_between(OPERATOR, made.id, **given)
+        return await deliveries.redeliver_between(OPERATOR, made.id, **given)
 
     begin, late = sent[0].created_at, sent[2].created_at
     hour = timedelta(hours=1)
@@ -298,7 +310,7 @@ async def test_a_range_of_time_is_sent_again(webhooks: Webhooks, database: Datab
     assert await again(since=begin, until=late) == 1
     assert await again(since=begin - hour) == 1
     assert await again(since=begin - hour, states=["delivered", "dead"]) == 1
-    states = {each.state for each in await webhooks.deliveries(OPERATOR, made.id, limit=10)}
+    states = {each.state for each in await deliveries.list(OPERATOR, made.id, limit=10)}
     assert states == {"pending"}
     for wrong in (
         {"since": begin, "until": begin},
@@ -314,24 +326,28 @@ async def test_a_range_of_time_is_sent_again(webhooks: Webhooks, database: Datab
 
 
 async def test_nothing_is_queued_for_a_webhook_that_is_switched_off_but_a_test(
-    webhooks: Webhooks, database: Database
+    webhooks: Webhooks, deliveries: Deliveries, database: Database
 ) -> None:
     made = await create(webhooks)
-    sent = await webhooks.test(OPERATOR, made.id)
+    sent = await deliveries.test(OPERATOR, made.id)
     await deliver(database, sent, 500)
     await replace(webhooks, made, active=False)
     with pytest.raises(Conflict):
-        await webhooks.redeliver(OPERATOR, sent.id)
+        await deliveries.redeliver(OPERATOR, sent.id)
     with pytest.raises(Conflict):
-        await webhooks.redeliver_between(OPERATOR, made.id, since=sent.created_at)
-    assert (await webhooks.test(OPERATOR, made.id)).state == "pending"
+        await deliveries.redeliver_between(OPERATOR, made.id, since=sent.created_at)
+    assert (await deliveries.test(OPERATOR, made.id)).state == "pending"
 
 
 # --- who, and what is written down ----------------------------------------------------------------
 
 
 def every_act(
-    webhooks: Webhooks, who: Principal, webhook_id: str, delivery_id: str
+    webhooks: Webhooks,
+    deliveries: Deliveries,
+    who: Principal,
+    webhook_id: str,
+    delivery_id: str,
 ) -> list[Callable[[], Awaitable[Any]]]:
     since = datetime(2026, 1, 1, tzinfo=UTC)
     return [
@@ -348,40 +364,44 @@ def every_act(
             active=True,
         ),
         lambda: webhooks.rotate(who, webhook_id),
-        lambda: webhooks.test(who, webhook_id),
-        lambda: webhooks.deliveries(who, webhook_id, limit=1),
-        lambda: webhooks.delivery(who, delivery_id),
-        lambda: webhooks.redeliver(who, delivery_id),
-        lambda: webhooks.redeliver_between(who, webhook_id, since=since),
+        lambda: deliveries.test(who, webhook_id),
+        lambda: deliveries.list(who, webhook_id, limit=1),
+        lambda: deliveries.get(who, delivery_id),
+        lambda: deliveries.redeliver(who, delivery_id),
+        lambda: deliveries.redeliver_between(who, webhook_id, since=since),
         lambda: webhooks.delete(who, webhook_id),
     ]
 
 
-async def test_administrators_only(webhooks: Webhooks, database: Database) -> None:
+async def test_administrators_only(
+    webhooks: Webhooks, deliveries: Deliveries, database: Database
+) -> None:
     made = await create(webhooks)
-    sent = await webhooks.test(OPERATOR, made.id)
+    sent = await deliveries.test(OPERATOR, made.id)
     before = await audit(database)
     for role in ("agent", "customer"):
-        for act in every_act(webhooks, Principal(role, f"key:{role}"), made.id, sent.id):
+        for act in every_act(
+            webhooks, deliveries, Principal(role, f"key:{role}"), made.id, sent.id
+        ):
             with pytest.raises(Forbidden):
                 await act()
     assert await audit(database) == before
 
 
-async def test_what_is_not_there(webhooks: Webhooks) -> None:
-    for act in every_act(webhooks, OPERATOR, "nothing", "nothing")[2:]:
+async def test_what_is_not_there(webhooks: Webhooks, deliveries: Deliveries) -> None:
+    for act in every_act(webhooks, deliveries, OPERATOR, "nothing", "nothing")[2:]:
         with pytest.raises(NotFound):
             await act()
 
 
 async def test_every_act_is_written_down_without_secrets(
-    webhooks: Webhooks, database: Database
+    webhooks: Webhooks, deliveries: Deliveries, database: Database
 ) -> None:
     who = Principal("admin", "key:ada")
     made = await create(webhooks)
-    sent = await webhooks.test(OPERATOR, made.id)
+    sent = await deliveries.test(OPERATOR, made.id)
     before = len(await audit(database))
-    for act in every_act(webhooks, who, made.id, sent.id):
+    for act in every_act(webhooks, deliveries, who, made.id, sent.id):
         await act()
     entries = (await audit(database))[before:]
     assert [action for _, action, _, _ in entries] == [
@@ -401,7 +421,9 @@ async def test_every_act_is_written_down_without_secrets(
     assert "whsec_" not in told
 
 
-async def test_what_failed_is_not_written_down(webhooks: Webhooks, database: Database) -> None:
+async def test_what_failed_is_not_written_down(
+    webhooks: Webhooks, deliveries: Deliveries, database: Database
+) -> None:
     made = await create(webhooks)
     before = await audit(database)
     for act in (
@@ -409,7 +431,7 @@ async def test_what_failed_is_not_written_down(webhooks: Webhooks, database: Dat
         lambda: replace(webhooks, made, url=ELSEWHERE),
         lambda: webhooks.delete(OPERATOR, "nothing"),
         lambda: webhooks.rotate(OPERATOR, "nothing"),
-        lambda: webhooks.redeliver(OPERATOR, "nothing"),
+        lambda: deliveries.redeliver(OPERATOR, "nothing"),
     ):
         with pytest.raises(ApplianceError):
             await act()

@@ -11,13 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from appliance import settings as settings_module
 from appliance.errors import BackupFailed, BackupRefused, InvalidInput
 from appliance.llm import weights
 from appliance.operations.backup import archive, configuration, contents, folder, sealing, standing
 from appliance.operations.backup.manifest import decode, encode
 from appliance.operations.backup.standing import Made, Rehearsed
-from appliance.settings import Settings, load_settings
+from appliance.settings import Settings, environment, load_settings
 from tests.unit.test_backup_archive import manifest_of
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -269,7 +268,7 @@ def test_secrets_that_only_root_can_read_are_not_left_out_silently(
     credentials.mkdir()
     for name in ("tls.crt", "tls.key", "database.password"):
         (credentials / name).write_text(name)
-    monkeypatch.setattr(settings_module, "_CREDENTIALS", credentials)
+    monkeypatch.setattr(environment, "_CREDENTIALS", credentials)
     monkeypatch.setattr(os, "access", lambda path, mode: path != credentials)
     closed = load_settings(data_dir=tmp_path / "data")
     with pytest.raises(BackupFailed) as failed:

@@ -14,7 +14,8 @@ import numpy as np
 from appliance.answering.selection import fitting, for_prompt
 from appliance.domain.passage import Article, Passage
 from appliance.services.access import OPERATOR
-from appliance.services.answer_query import AnswerQuery, Ask, QueryResult
+from appliance.services.answer_query import AnswerQuery, Ask
+from appliance.services.query_result import QueryResult
 
 
 @dataclass(frozen=True, slots=True)

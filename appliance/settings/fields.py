@@ -1,58 +1,21 @@
-"""One ``Settings`` object: TOML file, then ``APPLIANCE_*`` environment. The only reader of the
-environment.
-
-Every field is a setting, its upper-case name after ``APPLIANCE_`` is its variable, and its default
-is safe with no network. README's table is checked against the fields.
-"""
+"""Every setting: its type, its default, and what it is for."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import ipaddress
 import os
-import re
-import shlex
-import stat
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from appliance.errors import SettingsError
-
-HOME = Path(__file__).resolve().parent.parent
-"""Where the product's own files lie: models/, kb/, migrations/ beside the package."""
-
-
-def installed_under(home: Path) -> Path | None:
-    """The root that an installation was made under (``/``, or ``install.sh --root``'s folder), or
-    None for a checkout, which keeps its state beside itself.
-
-    A release lies at ``ROOT/opt/appliance/releases/VERSION``. One rule of paths for every root:
-    what works under a staging folder is what works under ``/``.
-    """
-    if home.parent.parts[-3:] != ("opt", "appliance", "releases"):
-        return None
-    return home.parents[3]
-
-
-ROOT = installed_under(HOME)
-"""The root of this installation, or None in a checkout."""
-
-_DEFAULT_CONFIG = (ROOT or Path("/")) / "etc/appliance/appliance.toml"
-
-_CREDENTIALS = ROOT / "etc/appliance/credentials" if ROOT else None
-"""Where root keeps what the units hand to their processes."""
+from appliance.settings import values
+from appliance.settings.environment import PREFIX, config_file, credential
+from appliance.settings.home import HOME, ROOT
+from appliance.settings.toml_file import TomlFile
 
 CREDENTIALS = {
     "tls_cert_file": "tls.crt",
@@ -62,34 +25,14 @@ CREDENTIALS = {
 }
 """Settings that name a file, and the credential that is it where they are not set."""
 
-QUEUE_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "postgresql")
-
 AnswerMode = Literal["drafted", "quoted", "curated"]
-
-SOCKET_PATH_MAX = 107
-"""Longest path a Unix socket address can hold on Linux, in bytes."""
-
-
-class _TomlFile(TomlConfigSettingsSource):
-    """The TOML file, in which the settings of the remote backend may stand in a table."""
-
-    def _read_file(self, file_path: Any) -> dict[str, Any]:
-        values = super()._read_file(file_path)
-        table = values.get("remote")
-        if isinstance(table, dict):
-            del values["remote"]
-            named = {f"remote_{name}": value for name, value in table.items()}
-            if twice := sorted(named.keys() & values.keys()):
-                raise SettingsError(f"{file_path} sets {twice[0]} twice.")
-            values |= named
-        return values
 
 
 class Settings(BaseSettings):
     """What an administrator can change. Paths are absolute after validation."""
 
     model_config = SettingsConfigDict(
-        env_prefix="APPLIANCE_", env_ignore_empty=True, extra="forbid", frozen=True
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
     )
 
     data_dir: Path = Field(
@@ -285,14 +228,14 @@ class Settings(BaseSettings):
         config = config_file()
         if config is None:
             return (init_settings, env_settings)
-        return (init_settings, env_settings, _TomlFile(settings_cls, config))
+        return (init_settings, env_settings, TomlFile(settings_cls, config))
 
     @model_validator(mode="before")
     @classmethod
-    def _absolute(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _absolute(cls, given: dict[str, Any]) -> dict[str, Any]:
         for name, named in CREDENTIALS.items():
-            if not values.get(name) and (found := credential(named)):
-                values[name] = found
+            if not given.get(name) and (found := credential(named)):
+                given[name] = found
         for name in (
             "data_dir",
             "runtime_dir",
@@ -305,71 +248,21 @@ class Settings(BaseSettings):
             "tls_cert_file",
             "tls_key_file",
         ):
-            if values.get(name):
-                path = Path(values[name]).expanduser()
+            if given.get(name):
+                path = Path(given[name]).expanduser()
                 # The data folder names the sockets, so that every way to write it has to mean the
                 # same. An environment's Python is a link, and only by its own name that Python; a
                 # certificate is renewed by moving the link to it.
                 linked = name in ("runtime_dir", "vllm_python", "tls_cert_file", "tls_key_file")
-                values[name] = path.absolute() if linked else path.resolve()
-        return values
+                given[name] = path.absolute() if linked else path.resolve()
+        return given
 
-    @field_validator("vllm_extra_args", mode="before")
-    @classmethod
-    def _words(cls, given: Any) -> Any:
-        return shlex.split(given) if isinstance(given, str) else given
-
-    @field_validator("webhook_allow", mode="before")
-    @classmethod
-    def _receivers(cls, given: Any) -> Any:
-        return given.replace(",", " ").split() if isinstance(given, str) else given
-
-    @field_validator("languages", mode="before")
-    @classmethod
-    def _codes(cls, given: Any) -> Any:
-        codes = given.replace(",", " ").split() if isinstance(given, str) else given
-        if codes == ["any"]:
-            return []
-        if isinstance(codes, list) and not all(
-            isinstance(code, str) and re.fullmatch("[a-z]{2}", code) for code in codes
-        ):
-            raise ValueError("Languages are ISO 639-1 codes of two letters, such as en de.")
-        return codes
-
-    @field_validator("webhook_retry_seconds", mode="before")
-    @classmethod
-    def _pauses(cls, given: Any) -> Any:
-        return given.replace(",", " ").split() if isinstance(given, str) else given
-
-    @field_validator("webhook_retry_seconds")
-    @classmethod
-    def _forward(cls, pauses: list[int]) -> list[int]:
-        if any(pause < 1 for pause in pauses):
-            raise ValueError("A pause is at least one second.")
-        return pauses
-
-    @field_validator("queue_url")
-    @classmethod
-    def _queue(cls, url: str) -> str:
-        if url and urlsplit(url).scheme not in QUEUE_SCHEMES:
-            raise ValueError(f"A queue is one of {', '.join(QUEUE_SCHEMES)}.")
-        return url
-
-    @field_validator("vllm_url")
-    @classmethod
-    def _loopback(cls, url: str) -> str:
-        # vLLM knows no keys and customers' words go there: by an address, so that no name service
-        # decides where it is.
-        with contextlib.suppress(ValueError):
-            parts = urlsplit(url)
-            if (
-                ipaddress.ip_address(parts.hostname or "").is_loopback
-                and parts.port
-                and url.rstrip("/") == f"http://{parts.netloc}"
-                and "@" not in parts.netloc
-            ):
-                return url.rstrip("/")
-        raise ValueError("vLLM has to be on this machine: http://127.0.0.1:PORT")
+    _words = field_validator("vllm_extra_args", mode="before")(values.shell_words)
+    _lists = field_validator("webhook_allow", "webhook_retry_seconds", mode="before")(values.listed)
+    _codes = field_validator("languages", mode="before")(values.language_codes)
+    _forward = field_validator("webhook_retry_seconds")(values.pauses)
+    _queue = field_validator("queue_url")(values.queue)
+    _loopback = field_validator("vllm_url")(values.on_this_machine)
 
     @property
     def resolved_database_url(self) -> str:
@@ -412,153 +305,3 @@ class Settings(BaseSettings):
     def api_socket(self) -> Path:
         """The operator's own way into the API: who can open this file is the administrator."""
         return self.sockets / "api.sock"
-
-
-def config_file() -> Path | None:
-    """The TOML file in force, or None.
-
-    :raises SettingsError: ``APPLIANCE_CONFIG`` names a file that does not exist.
-    """
-    named = os.environ.get("APPLIANCE_CONFIG")
-    if named:
-        path = Path(named).expanduser().absolute()
-        if not path.is_file():
-            raise SettingsError(f"APPLIANCE_CONFIG names {path}, which is not a file.")
-        return path
-    return _DEFAULT_CONFIG if ROOT and _DEFAULT_CONFIG.is_file() else None
-
-
-def credential(name: str) -> Path | None:
-    """A secret that the service manager handed to this process, or, for a command of root's, the
-    file it would be handed; None where there is none, or a line with nothing in it."""
-    given = os.environ.get("CREDENTIALS_DIRECTORY")
-    folder = Path(given) if given else _CREDENTIALS
-    if folder is None:
-        return None
-    try:
-        return folder / name if (folder / name).read_bytes().strip() else None
-    except OSError:
-        return None
-
-
-def closed_credentials() -> Path | None:
-    """Root's folder of credentials where this process was handed none and may not look into it:
-    which of them there are cannot be told. None everywhere else."""
-    folder = _CREDENTIALS
-    if folder is None or os.environ.get("CREDENTIALS_DIRECTORY") or not folder.is_dir():
-        return None
-    return None if os.access(folder, os.R_OK | os.X_OK) else folder
-
-
-def handed_over(file: Path) -> bool:
-    """Whether only this process can reach a file, whatever its mode says: a credential's may show
-    the mask of an access list."""
-    return os.environ.get("CREDENTIALS_DIRECTORY") == str(file.parent)
-
-
-def load_settings(**overrides: Any) -> Settings:
-    """Read the settings; ``overrides`` win over file and environment.
-
-    :raises SettingsError: with the name of the first field that is wrong.
-    """
-    try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "settings"
-        said = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{where}: {said}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SettingsError(f"{config_file()} is not valid TOML: {error}") from error
-
-
-def unknown_variables() -> list[str]:
-    """Names in the environment that look like settings and are none: logged at start, since a typo
-    must show."""
-    known = {f"APPLIANCE_{name.upper()}" for name in Settings.model_fields}
-    known |= {"APPLIANCE_CONFIG", "APPLIANCE_TORCH_INDEX"}
-    return sorted(
-        name for name in os.environ if name.startswith("APPLIANCE_") and name not in known
-    )
-
-
-def ensure_folders(settings: Settings) -> None:
-    """Create the data and socket folders, private to this user.
-
-    :raises SettingsError: when a folder cannot be made, belongs to somebody else (a planted folder
-        in a shared temporary directory), or makes socket paths too long for the kernel.
-    """
-    for folder in (settings.data_dir, settings.sockets):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            owner = folder.stat()
-        except OSError as error:
-            raise SettingsError(f"{folder} cannot be used: {error.strerror}.") from error
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise SettingsError(f"{folder} is not writable for this user.")
-        if folder == settings.sockets and (
-            folder.is_symlink()
-            or owner.st_uid not in (os.getuid(), 0)
-            or stat.S_IMODE(owner.st_mode) & 0o022
-        ):
-            raise SettingsError(
-                f"{folder} could be changed by other users.",
-                hint="Remove it, or name a private folder with APPLIANCE_RUNTIME_DIR.",
-            )
-    longest = os.fsencode(settings.sockets / "engine-0000000000.sock")
-    if len(longest) > SOCKET_PATH_MAX:
-        raise SettingsError(
-            f"{settings.sockets} is too long for a socket path.",
-            hint="Name a shorter folder with APPLIANCE_RUNTIME_DIR.",
-        )
-
-
-OFFLINE_ENVIRONMENT = {
-    # Libraries that would reach for a hub, a tracer or a version check when asked nothing.
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    # The version that is pinned has no telemetry; the ones after it do.
-    "ORT_DISABLE_TELEMETRY": "1",
-    "LANGSMITH_TRACING": "false",
-    "LANGSMITH_TRACING_V2": "false",
-    "LANGCHAIN_TRACING_V2": "false",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-
-def enforce_offline() -> None:
-    """Force every library's own switch for network use to off, whatever the shell exported.
-
-    Called first thing by each process, before the libraries are imported, because they read these
-    once.
-    """
-    os.environ.update(OFFLINE_ENVIRONMENT)
-
-
-def notify_socket() -> str | None:
-    """Where the service manager listens; systemd's variable, not a setting."""
-    return os.environ.get("NOTIFY_SOCKET") or None
-
-
-def torch_index() -> str | None:
-    """A package index that has a CPU build of PyTorch, for building bundles; install.sh reads it,
-    too."""
-    return os.environ.get("APPLIANCE_TORCH_INDEX") or None
-
-
-def cache_folder() -> Path:
-    """Where bundles' builder keeps what it can make again, by the XDG rules."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    return (Path(given) if given else Path.home() / ".cache") / "smartsupport-appliance"
-
-
-def compiler_environment(programs: Path) -> dict[str, str]:
-    """The environment in which a bundle's code is compiled: ``programs`` come first, and no flags
-    of the shell's reach the compiler, or two builds would differ."""
-    flags = {"CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CMAKE_ARGS", "CC", "CXX"}
-    kept = {name: value for name, value in os.environ.items() if name not in flags}
-    return kept | {"PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}"}
