@@ -55,12 +55,15 @@ def test_without_a_network_one_command_leads_to_the_first_answer(folder: Path) -
 
     try:
         # The record goes on with the desk; it ends when the desk is stopped.
-        with subprocess.Popen(
-            [*tracer(trace), *network, *command],
-            env=clean_environment(),
-            stdout=(folder / "said").open("w"),
-            stderr=subprocess.STDOUT,
-        ) as traced:
+        with (
+            (folder / "said").open("w") as output,
+            subprocess.Popen(
+                [*tracer(trace), *network, *command],
+                env=clean_environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            ) as traced,
+        ):
             # strace stays as long as the desk runs: what was said tells that the command is done.
             while traced.poll() is None and "Admin key" not in (folder / "said").read_text():
                 try:
