@@ -6,10 +6,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
+import pytest
 from sqlalchemy import Engine, text
 
 from appliance.storage import Database, Records
@@ -74,6 +75,33 @@ def uncommitted(
 ) -> AbstractAsyncContextManager[asyncio.Future[T]]:
     """``halted`` in a transaction of ``work``."""
     return halted(url, lambda database: database.write(work))
+
+
+@asynccontextmanager
+async def stopped(
+    before: type[Any], method: str, acting: Coroutine[Any, Any, T]
+) -> AsyncIterator[asyncio.Task[T]]:
+    """Inside the block ``acting`` stands in the midst of its transaction: before it calls that
+    method for the first time. Whoever calls it meanwhile is not stopped."""
+    reached, go_on = threading.Event(), threading.Event()
+    called = getattr(before, method)
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        if not reached.is_set():
+            reached.set()
+            assert go_on.wait(PATIENCE)
+        return called(*given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(before, method, slowly)
+        task = asyncio.create_task(acting)
+        try:
+            assert await asyncio.to_thread(reached.wait, PATIENCE)
+            yield task
+        finally:
+            go_on.set()
+            await asyncio.wait((task,))
+    await task
 
 
 async def met(url: str, rival: asyncio.Future[Any]) -> None:

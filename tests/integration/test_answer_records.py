@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from appliance.storage.tables import (
 )
 from tests.builders import PASSWORD, REFUND, SMALL_BASE
 from tests.integration.test_answer_query import AGENT, CONFIRMATION, FAILURE, SHOP, Desk
-from tests.rivals import PATIENCE, met, uncommitted
+from tests.rivals import met, stopped, uncommitted
 
 pytestmark = pytest.mark.anyio
 
@@ -368,25 +367,16 @@ async def test_forgetting_waits_for_an_answer_that_is_just_being_stored(
 
 
 async def test_whoever_begins_to_talk_does_not_keep_an_administrator_from_forgetting(
-    desk: RecordedDesk, database_url: str, monkeypatch: pytest.MonkeyPatch
+    desk: RecordedDesk, database_url: str
 ) -> None:
     """A conversation that is begun between the deleting of the others and of the user."""
     await desk.ask(PASSWORD.question, user="zebra-7")
-    deleted, go_on = threading.Event(), threading.Event()
-    delete_of = KeyRepository.delete_of
-
-    def slowly(self: KeyRepository, user_id: str) -> None:
-        deleted.set()
-        assert go_on.wait(PATIENCE)
-        delete_of(self, user_id)
-
-    monkeypatch.setattr(KeyRepository, "delete_of", slowly)
-    forgetting = asyncio.create_task(Users(desk.database).forget(OPERATOR, "zebra-7"))
-    assert await asyncio.to_thread(deleted.wait, PATIENCE)
-    asking = asyncio.create_task(desk.answers.accept(Ask("zebra-7", PASSWORD.question), SHOP))
-    await met(database_url, asking)
-    go_on.set()
-    await forgetting
+    async with aclosing(Database(database_url)) as rival:
+        forget = Users(rival).forget(OPERATOR, "zebra-7")
+        async with stopped(KeyRepository, "delete_of", forget):
+            again = desk.answers.accept(Ask("zebra-7", PASSWORD.question), SHOP)
+            asking = asyncio.create_task(again)
+            await met(database_url, asking)
     with suppress(Conflict):  # PostgreSQL: the user it began with is gone
         await asking
     assert (await desk.ask(PASSWORD.question, user="zebra-7")).response

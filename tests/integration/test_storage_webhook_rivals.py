@@ -4,10 +4,8 @@ workers that claim, take back and finish, and those who tell the same thing."""
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -25,7 +23,7 @@ from tests.integration.test_storage_webhooks import (
     later,
     updated,
 )
-from tests.rivals import PATIENCE, impatient, met, run, uncommitted
+from tests.rivals import impatient, met, run, stopped, uncommitted
 
 pytestmark = pytest.mark.anyio
 
@@ -74,30 +72,18 @@ async def test_an_event_outlives_a_webhook_that_is_just_being_deleted(
 
 
 async def test_a_webhook_that_an_event_has_found_is_deleted_after_it(
-    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: str
 ) -> None:
-    async with aclosing(Database(postgresql_url)) as database:
-        going = await database.write(hook())
-        found, go_on = threading.Event(), threading.Event()
-        add = DeliveryRepository.add
-
-        def slowly(
-            self: DeliveryRepository, webhook_ids: Collection[str], *given: Any, **more: Any
-        ) -> Sequence[str]:
-            found.set()
-            assert go_on.wait(PATIENCE)
-            return add(self, webhook_ids, *given, **more)
-
-        monkeypatch.setattr(DeliveryRepository, "add", slowly)
-        telling = asyncio.create_task(database.write(updated))
-        assert await asyncio.to_thread(found.wait, PATIENCE)
-        deleting = asyncio.create_task(database.write(delete(going.id)))
-        await met(postgresql_url, deleting)
-        go_on.set()
-        assert await telling
+    going = await database.write(hook())
+    async with aclosing(Database(database_url)) as rival:
+        # It has found its webhooks, and not written their deliveries yet.
+        async with stopped(DeliveryRepository, "add", rival.write(updated)) as telling:
+            deleting = asyncio.create_task(database.write(delete(going.id)))
+            await met(database_url, deleting)
+        assert telling.result()
         assert await deleting
-        assert await deliveries(database) == []
-        assert await database.read(run(EVENTS)) == 1
+    assert await deliveries(database) == []
+    assert await database.read(run(EVENTS)) == 1
 
 
 async def test_events_told_at_once_wait_neither_for_each_other_nor_for_outcomes(
