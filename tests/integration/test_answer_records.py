@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from appliance.errors import Conflict, Forbidden, InvalidInput, NotFound
 from appliance.knowledge.embedding import EncodingBridge, HashedEmbedder
 from appliance.llm.scripted import ScriptedModel
 from appliance.services.access import OPERATOR, Principal
+from appliance.services.answer_query import Ask
 from appliance.services.answer_records import AnswerRecords, Verdict, read_head
 from appliance.services.answer_replay import AnswerReplay
 from appliance.services.knowledge import save_articles
@@ -26,6 +28,7 @@ from appliance.services.query_result import QueryResult
 from appliance.services.users import Users
 from appliance.storage import Database, Records
 from appliance.storage.engines import Access, open_engine, parse_url
+from appliance.storage.keys import KeyRepository
 from appliance.storage.tables import (
     analytics_events,
     answer_chain,
@@ -39,6 +42,7 @@ from appliance.storage.tables import (
 )
 from tests.builders import PASSWORD, REFUND, SMALL_BASE
 from tests.integration.test_answer_query import AGENT, CONFIRMATION, FAILURE, SHOP, Desk
+from tests.rivals import met, stopped, uncommitted
 
 pytestmark = pytest.mark.anyio
 
@@ -334,6 +338,50 @@ async def test_an_answer_under_way_leaves_nothing_of_a_forgotten_user(
     assert await desk.problems() == []
     with engine.begin() as connection:
         assert "zebra" not in everything(connection)
+
+
+async def test_forgetting_waits_for_an_answer_that_is_just_being_stored(
+    desk: RecordedDesk, database_url: str, engine: Engine
+) -> None:
+    """Its record would come behind the erasing, and keep the words that the conversation lost."""
+    accepted = await desk.answers.accept(Ask("zebra-7", "The zebra password"), SHOP)
+    here = accepted.conversation.id
+
+    def answer(records: Records) -> None:
+        # No more than an answer has to hold. Ours hold the user as well, as long as they change
+        # their conversation twice: PostgreSQL then checks again whose it is.
+        records.conversations.get(here, lock=True)
+        reply = records.messages.add(
+            here, "assistant", "The zebra is reset.", "sent", reply_to=accepted.message.id
+        )
+        records.answers.append(reply, Described({}, {"answer": "The zebra is reset."}))
+
+    async with uncommitted(database_url, answer):
+        forgetting = asyncio.create_task(Users(desk.database).forget(OPERATOR, "zebra-7"))
+        await met(database_url, forgetting)
+    await forgetting
+    verdict = await desk.verify()
+    assert (verdict.sound, verdict.erased) == (True, [1])
+    with engine.begin() as connection:
+        assert "zebra" not in everything(connection)
+
+
+async def test_whoever_begins_to_talk_does_not_keep_an_administrator_from_forgetting(
+    desk: RecordedDesk, database_url: str
+) -> None:
+    """A conversation that is begun between the deleting of the others and of the user."""
+    await desk.ask(PASSWORD.question, user="zebra-7")
+    async with aclosing(Database(database_url)) as rival:
+        forget = Users(rival).forget(OPERATOR, "zebra-7")
+        async with stopped(KeyRepository, "delete_of", forget):
+            again = desk.answers.accept(Ask("zebra-7", PASSWORD.question), SHOP)
+            asking = asyncio.create_task(again)
+            await met(database_url, asking)
+    with suppress(Conflict):  # PostgreSQL: the user it began with is gone
+        await asking
+    assert (await desk.ask(PASSWORD.question, user="zebra-7")).response
+    verdict = await desk.verify()
+    assert (verdict.sound, verdict.erased) == (True, [1])
 
 
 async def test_a_conversation_is_erased_alone(desk: RecordedDesk) -> None:

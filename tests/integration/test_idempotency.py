@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,21 +12,36 @@ import msgspec
 import pytest
 from sqlalchemy import func, select, update
 
-from appliance.domain.once import Once, once
+from appliance.domain.once import CURRENT, Claim, Once, once
 from appliance.domain.policy import CONVERSATION_QUEUE
-from appliance.errors import KeyReused, NotFound, RateLimited, StorageUnavailable, UnderWay
+from appliance.errors import (
+    Conflict,
+    KeyReused,
+    NotFound,
+    RateLimited,
+    StorageUnavailable,
+    UnderWay,
+)
 from appliance.graph.build import SupportGraph
 from appliance.llm.scripted import ScriptedModel
-from appliance.services.access import OPERATOR, Principal
+from appliance.services.access import OPERATOR, Access, NewKey, Principal
 from appliance.services.answer_query import AnswerQuery, Ask
-from appliance.services.once import Idempotency
+from appliance.services.once import Idempotency, Kept
 from appliance.services.query_result import QueryResult
 from appliance.services.users import Users
 from appliance.storage import Database, Records
-from appliance.storage.tables import analytics_events, feedback, idempotency_keys, messages
+from appliance.storage.idempotency import IdempotencyRepository
+from appliance.storage.tables import (
+    analytics_events,
+    api_keys,
+    feedback,
+    idempotency_keys,
+    messages,
+)
 from tests.builders import PASSWORD, FixedSearch, Heard, make_agents, passage
 from tests.integration.test_api_contract import (  # noqa: F401 - fixtures among them
     API,
+    HOOK,
     Desk,
     assert_problem,
     desk,
@@ -34,6 +50,7 @@ from tests.integration.test_api_contract import (  # noqa: F401 - fixtures among
     runtime_dir,
     template,
 )
+from tests.rivals import halted, met, run, stopped
 
 pytestmark = [
     pytest.mark.anyio,
@@ -217,6 +234,65 @@ async def test_a_forgotten_user_is_forgotten_here_too(
     assert await rows(database, idempotency_keys) == 0
 
 
+# --- answers with a secret, by processes that meet ------------------------------------------------
+
+
+async def make_key(database: Database, claim: Once) -> NewKey:
+    """What the API does with such a POST, once it is claimed."""
+    CURRENT.set(Claim(claim))
+    return await Access(database).create_key("agent")
+
+
+async def begin(database: Database, claim: Once) -> Kept | None:
+    """Claim a request, as a process of its own."""
+    return await Idempotency(database, 24.0).begin(claim)
+
+
+async def test_of_two_processes_that_get_a_request_at_once_one_carries_it_out(
+    database: Database, database_url: str
+) -> None:
+    async with halted(database_url, lambda rival: begin(rival, asking())) as first:
+        second = asyncio.create_task(begin(database, asking()))
+        await met(database_url, second)
+    assert first.result() is None
+    with pytest.raises(UnderWay):
+        await second
+    await make_key(database, asking())
+    with pytest.raises(Conflict, match="told only once") as told:
+        await begin(database, asking())
+    assert not isinstance(told.value, UnderWay)
+    assert await rows(database, api_keys) == 1
+
+
+async def test_of_two_that_take_over_from_the_dead_one_carries_it_out(
+    database: Database, database_url: str
+) -> None:
+    assert await begin(database, asking()) is None
+    await crash(database, lease=True)
+    async with aclosing(Database(database_url)) as rival:
+        # It has seen that the lease ran out, and not taken it over yet.
+        async with stopped(IdempotencyRepository, "hold", begin(rival, asking())) as first:
+            second = asyncio.create_task(begin(database, asking()))
+            await met(database_url, second)
+        assert first.result() is None
+        with pytest.raises(UnderWay):
+            await second
+
+
+async def test_whoever_is_late_with_an_answer_is_not_taken_for_dead(
+    database: Database, database_url: str
+) -> None:
+    """Its lease has run out, but what it did is about to be committed."""
+    assert await begin(database, asking()) is None
+    await crash(database, lease=True)
+    async with halted(database_url, lambda rival: make_key(rival, asking())):
+        second = asyncio.create_task(begin(database, asking()))
+        await met(database_url, second)
+    with pytest.raises(Conflict, match="told only once"):
+        await second
+    assert await rows(database, api_keys) == 1
+
+
 # --- too many -------------------------------------------------------------------------------------
 
 
@@ -340,6 +416,42 @@ async def test_thumbs_are_given_once_and_refusals_are_not_kept(desk: Desk) -> No
     assert await rows(desk.appliance.database, feedback) == 1
     assert (await post(desk, "/feedback", body)).status_code == 201
     assert await rows(desk.appliance.database, analytics_events) == events
+
+
+SECRETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "key.create": ("/keys", {"role": "agent"}),
+    "webhook.create": ("/webhooks/", HOOK),
+    "webhook.rotate_secret": ("/webhooks/{webhook}/rotate-secret", {"overlap_hours": 1}),
+    "session.open": ("/login", {"key": "{admin}"}),
+}
+
+
+@pytest.mark.parametrize("action", SECRETS)
+async def test_a_secret_is_told_once_to_however_many_ask_at_once(
+    desk: Desk,  # noqa: F811
+    action: str,
+) -> None:
+    """The retries learn that it was told, and find it nowhere: it is not kept for them."""
+    path, body = SECRETS[action]
+    if "{webhook}" in path:
+        made = await desk.send("POST", f"{API}/webhooks/", desk.keys["admin"], json=HOOK)
+        path = path.format(webhook=made.json()["id"])
+    elif "key" in body:
+        body = {"key": desk.keys["admin"]["Authorization"].removeprefix("Bearer ")}
+    page = {"X-Requested-With": "appliance-staff"}
+    database = desk.appliance.database
+    entries = lambda: database.read(lambda r: r.audit.list(100, action=action))  # noqa: E731
+    before = await entries()
+    answers = await asyncio.gather(*(post(desk, path, body, "admin", **page) for _ in range(5)))
+    told, *refused = sorted(answers, key=lambda answer: answer.status_code)
+    assert told.is_success, told.text
+    assert {answer.status_code for answer in refused} == {409}
+    for _ in range(2):
+        assert_problem(await post(desk, path, body, "admin", **page), 409, "conflict")
+    assert len(await entries()) == len(before) + 1
+    assert await rows(database, idempotency_keys) == 1
+    assert await database.read(run(select(idempotency_keys.c.status))) == told.status_code
+    assert await database.read(run(select(idempotency_keys.c.body))) is None
 
 
 async def test_a_request_under_way_says_when_to_come_back(desk: Desk) -> None:  # noqa: F811
