@@ -72,11 +72,11 @@ class OncePosts(ASGIMiddleware):
         once = await claimed(request, principal, status=handler.status_code)
         assert once is not None
         idempotency = self._appliance.idempotency
-        kept = await counted(self._appliance, idempotency.begin(once))
+        claim = Claim(once)
+        kept = await counted(self._appliance, idempotency.begin(claim))
         if kept is not None:
             await _tell(send, kept.status, kept.body)
             return
-        claim = Claim(once)
         answer = _Answer(send)
         token = claims.CURRENT.set(claim)
         try:
@@ -86,10 +86,10 @@ class OncePosts(ASGIMiddleware):
             # Where the database cannot be written, the claim runs out by itself.
             with suppress(ApplianceError):
                 if not answer.success:
-                    await idempotency.give_up(once)
+                    await idempotency.give_up(claim)
                 elif not claim.kept:
                     body = None if handler.opt.get(TOLD_ONCE) else answer.text
-                    await idempotency.finish(once, answer.status, body)
+                    await idempotency.finish(claim, answer.status, body)
 
 
 async def claimed(

@@ -14,7 +14,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, NotReady, ReadOnly
 from appliance.logs import get_logger
 
 log = get_logger()
@@ -87,9 +87,12 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Proble
 
 
 def told(error: BaseException) -> tuple[Problem, dict[str, str]]:
-    """An error as a problem, and in the log where it is the appliance's own fault."""
+    """An error as a problem, and in the log where it is the appliance's own fault; in full where
+    nobody foresaw it: a state that lasts would fill a disk with tracebacks."""
     body, headers = problem(error)
-    if body.status >= 500:
+    if isinstance(error, NotReady | ReadOnly):
+        log.warning("request_refused", code=body.code)
+    elif body.status >= 500:
         log.error("request_failed", code=body.code, error=repr(error), exc_info=error)
     return body, headers
 

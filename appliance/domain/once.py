@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,14 @@ def _digest(*parts: bytes) -> str:
 
 @dataclass(slots=True)
 class Claim:
-    """A request being carried out; ``kept`` once its answer is stored."""
+    """A request being carried out; ``kept`` once its answer is stored.
+
+    ``holder`` is whoever carries it out, this once: a request that outlives its lease may have been
+    taken over, by another process or by this one, and then keeps nothing.
+    """
 
     once: Once
+    holder: str = field(default_factory=lambda: uuid.uuid4().hex)
     kept: bool = False
 
 

@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from appliance.domain.once import Once
+from appliance.domain.once import Claim, Once
 from appliance.domain.policy import REQUEST_LEASE_SECONDS
 from appliance.errors import Conflict, KeyReused, UnderWay
 from appliance.storage.database import Database, Records
@@ -41,17 +41,21 @@ class Idempotency:
         self.holder = uuid.uuid4().hex
         """Who works on claims: this process, until it ends."""
 
-    def claim(self, records: Records, once: Once, lease: timedelta) -> OnceRow | None:
+    def claim(
+        self, records: Records, once: Once, lease: timedelta, holder: str | None = None
+    ) -> OnceRow | None:
         """Claim a request inside a transaction: None when it is new, else the row that is there.
 
+        :param holder: who works on it; by default this process.
         :raises KeyReused: the key came with another request before.
         """
-        row = records.idempotency.claim(once.id, once.fingerprint, self.holder, lease, self._kept)
+        holder = holder or self.holder
+        row = records.idempotency.claim(once.id, once.fingerprint, holder, lease, self._kept)
         if row is not None and row.fingerprint != once.fingerprint:
             raise KeyReused
         return row
 
-    async def begin(self, once: Once) -> Kept | None:
+    async def begin(self, claim: Claim) -> Kept | None:
         """Claim a request: None when it has to be carried out now, else what was answered.
 
         :raises KeyReused: the key came with another request before.
@@ -61,7 +65,7 @@ class Idempotency:
         lease = timedelta(seconds=REQUEST_LEASE_SECONDS)
 
         def work(records: Records) -> Kept | None:
-            row = self.claim(records, once, lease)
+            row = self.claim(records, claim.once, lease, claim.holder)
             if row is None:
                 return None
             if row.status is not None:
@@ -73,21 +77,19 @@ class Idempotency:
                 return Kept(row.status, row.body)
             if row.lease_expires_at > datetime.now(UTC):
                 raise UnderWay(retry_after=RETRY_SECONDS)
-            records.idempotency.hold(row.id, self.holder, lease)
+            records.idempotency.hold(row.id, claim.holder, lease)
             return None
 
         return await self._database.write(work)
 
-    async def finish(self, once: Once, status: int, body: str | None) -> None:
-        """Keep the answer, unless it was kept with the change itself."""
+    async def finish(self, claim: Claim, status: int, body: str | None) -> None:
+        """Keep the answer, unless it was kept with the change itself, or somebody took over."""
+        await self._database.write(
+            lambda records: records.idempotency.answered(claim.once.id, claim.holder, status, body)
+        )
 
-        def work(records: Records) -> None:
-            row = records.idempotency.get(once.id)
-            if row is not None and row.status is None:
-                records.idempotency.answered(once.id, status, body)
-
-        await self._database.write(work)
-
-    async def give_up(self, once: Once) -> None:
-        """Forget a request that was refused."""
-        await self._database.write(lambda records: records.idempotency.drop(once.id, self.holder))
+    async def give_up(self, claim: Claim) -> None:
+        """Forget a request that was refused, unless somebody took over."""
+        await self._database.write(
+            lambda records: records.idempotency.drop(claim.once.id, claim.holder)
+        )

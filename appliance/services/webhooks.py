@@ -158,7 +158,7 @@ class Webhooks:
         until = datetime.now(UTC) + timedelta(hours=overlap_hours)
 
         def work(records: Records) -> Webhook:
-            present = found_webhook(records, webhook_id)
+            present = found_webhook(records, webhook_id, lock=True)
             expires = present.previous_secret_expires_at
             if overlap_hours and expires is not None and expires > datetime.now(UTC):
                 # A second rotation would end the one secret that the receiver surely has.
@@ -177,12 +177,13 @@ class Webhooks:
         return _with_secret(rotated, self._secrets.shown(stored))
 
 
-def found_webhook(records: Records, webhook_id: str) -> Webhook:
+def found_webhook(records: Records, webhook_id: str, *, lock: bool = False) -> Webhook:
     """The webhook of that id.
 
+    :param lock: keep it as it is to the end of the transaction.
     :raises NotFound: there is none.
     """
-    webhook = records.webhooks.get(webhook_id)
+    webhook = records.webhooks.get(webhook_id, lock=lock)
     if webhook is None:
         raise _missing()
     return webhook

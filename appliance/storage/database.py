@@ -15,8 +15,8 @@ import msgspec
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
-from appliance.domain.once import CURRENT, Once
-from appliance.errors import ApplianceError, StorageUnavailable
+from appliance.domain.once import CURRENT, Claim
+from appliance.errors import ApplianceError, StorageUnavailable, UnderWay
 from appliance.logs import get_logger
 from appliance.metrics import Metrics
 from appliance.storage import migrate
@@ -144,6 +144,7 @@ class Database:
 
         :param told_once: the answer holds a secret: kept is only that it was given.
         :raises StorageUnavailable, Conflict, InvalidInput: as ``write``.
+        :raises UnderWay: it took longer than the request's lease, and somebody else took over.
         """
         claim = CURRENT.get()
         if claim is None:
@@ -151,7 +152,7 @@ class Database:
 
         def whole(records: Records) -> T:
             result = work(records)
-            _keep(records, claim.once, None if told_once else result)
+            _keep(records, claim, None if told_once else result)
             return result
 
         result = await self.write(whole)
@@ -179,16 +180,23 @@ class Database:
         await asyncio.to_thread(self._writing.close)
 
 
-def _keep(records: Records, once: Once, result: object | None) -> None:
-    """Keep what was answered; without a result, that something was."""
+def _keep(records: Records, claim: Claim, result: object | None) -> None:
+    """Keep what was answered; without a result, that something was.
+
+    :raises UnderWay: whoever took the request over answers it, so the change has to go.
+    """
+    once = claim.once
     body = None if result is None else msgspec.json.encode(result).decode()
-    records.idempotency.answered(
+    kept = records.idempotency.answered(
         once.id,
+        claim.holder,
         once.status,
         body if body is not None and len(body) <= CONTENT_CHARS else None,
         message_id=getattr(result, "message_id", None),
         conversation_id=getattr(result, "conversation_id", None),
     )
+    if not kept:
+        raise UnderWay
 
 
 class _Lane:

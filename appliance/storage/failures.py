@@ -55,8 +55,9 @@ _POSTGRESQL = {
 }
 
 _PG_DISK_FULL = "53100"
-_PASSING_SQLSTATES = frozenset({"40001", "40P01"})
-"""Serialization failure and deadlock."""
+_PASSING_SQLSTATES = frozenset({"40001", "40P01", "23503"})
+"""Serialization failure, deadlock, and a parent row that went while a child was added: the next try
+sees that it is gone."""
 
 
 def passing(error: DBAPIError) -> bool:

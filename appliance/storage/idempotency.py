@@ -69,20 +69,27 @@ class IdempotencyRepository(Repository):
     def answered(
         self,
         row_id: str,
+        holder: str,
         status: int,
         body: str | None,
         *,
         message_id: str | None = None,
         conversation_id: str | None = None,
-    ) -> None:
-        """Keep the answer; a body of None says that it was carried out and cannot be told again."""
-        self._set(
-            row_id,
-            status=status,
-            body=body,
-            message_id=message_id,
-            conversation_id=conversation_id,
+    ) -> bool:
+        """Keep the answer; a body of None says that it was carried out and cannot be told again.
+        False where it was answered already or is another's by now."""
+        kept = self._connection.execute(
+            update(idempotency_keys)
+            .where((_c.id == row_id) & (_c.holder == holder) & _c.status.is_(None))
+            .values(
+                status=status,
+                body=body,
+                message_id=message_id,
+                conversation_id=conversation_id,
+            )
+            .returning(_c.id)
         )
+        return kept.first() is not None
 
     def drop(self, row_id: str, holder: str) -> None:
         """Forget a request that changed nothing, unless it was answered or is another's by now."""

@@ -237,13 +237,13 @@ async def test_a_forgotten_user_is_forgotten_here_too(
 # --- answers with a secret, by processes that meet ------------------------------------------------
 
 
-async def make_key(database: Database, claim: Once) -> NewKey:
+async def make_key(database: Database, claim: Claim) -> NewKey:
     """What the API does with such a POST, once it is claimed."""
-    CURRENT.set(Claim(claim))
+    CURRENT.set(claim)
     return await Access(database).create_key("agent")
 
 
-async def begin(database: Database, claim: Once) -> Kept | None:
+async def begin(database: Database, claim: Claim) -> Kept | None:
     """Claim a request, as a process of its own."""
     return await Idempotency(database, 24.0).begin(claim)
 
@@ -251,15 +251,16 @@ async def begin(database: Database, claim: Once) -> Kept | None:
 async def test_of_two_processes_that_get_a_request_at_once_one_carries_it_out(
     database: Database, database_url: str
 ) -> None:
-    async with halted(database_url, lambda rival: begin(rival, asking())) as first:
-        second = asyncio.create_task(begin(database, asking()))
+    claim = Claim(asking())
+    async with halted(database_url, lambda rival: begin(rival, claim)) as first:
+        second = asyncio.create_task(begin(database, Claim(asking())))
         await met(database_url, second)
     assert first.result() is None
     with pytest.raises(UnderWay):
         await second
-    await make_key(database, asking())
+    await make_key(database, claim)
     with pytest.raises(Conflict, match="told only once") as told:
-        await begin(database, asking())
+        await begin(database, Claim(asking()))
     assert not isinstance(told.value, UnderWay)
     assert await rows(database, api_keys) == 1
 
@@ -267,12 +268,13 @@ async def test_of_two_processes_that_get_a_request_at_once_one_carries_it_out(
 async def test_of_two_that_take_over_from_the_dead_one_carries_it_out(
     database: Database, database_url: str
 ) -> None:
-    assert await begin(database, asking()) is None
+    assert await begin(database, Claim(asking())) is None
     await crash(database, lease=True)
     async with aclosing(Database(database_url)) as rival:
         # It has seen that the lease ran out, and not taken it over yet.
-        async with stopped(IdempotencyRepository, "hold", begin(rival, asking())) as first:
-            second = asyncio.create_task(begin(database, asking()))
+        taking = begin(rival, Claim(asking()))
+        async with stopped(IdempotencyRepository, "hold", taking) as first:
+            second = asyncio.create_task(begin(database, Claim(asking())))
             await met(database_url, second)
         assert first.result() is None
         with pytest.raises(UnderWay):
@@ -283,14 +285,34 @@ async def test_whoever_is_late_with_an_answer_is_not_taken_for_dead(
     database: Database, database_url: str
 ) -> None:
     """Its lease has run out, but what it did is about to be committed."""
-    assert await begin(database, asking()) is None
+    claim = Claim(asking())
+    assert await begin(database, claim) is None
     await crash(database, lease=True)
-    async with halted(database_url, lambda rival: make_key(rival, asking())):
-        second = asyncio.create_task(begin(database, asking()))
+    async with halted(database_url, lambda rival: make_key(rival, claim)):
+        second = asyncio.create_task(begin(database, Claim(asking())))
         await met(database_url, second)
     with pytest.raises(Conflict, match="told only once"):
         await second
     assert await rows(database, api_keys) == 1
+
+
+async def test_whoever_comes_back_after_another_took_over_changes_nothing(
+    database: Database,
+) -> None:
+    late, taken = Claim(asking()), Claim(asking())
+    assert await begin(database, late) is None
+    await crash(database, lease=True)
+    assert await begin(database, taken) is None
+    with pytest.raises(UnderWay):
+        await make_key(database, late)
+    idempotency = Idempotency(database, 24.0)
+    await idempotency.finish(late, 201, "{}")
+    await idempotency.give_up(late)
+    assert await rows(database, api_keys) == 0
+    assert (await make_key(database, taken)).key
+    assert await rows(database, api_keys) == 1
+    with pytest.raises(Conflict, match="told only once"):
+        await begin(database, Claim(asking()))
 
 
 # --- too many -------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -27,6 +28,7 @@ from appliance.services.deliveries import Deliveries, ShownDelivery
 from appliance.services.webhooks import Webhooks
 from appliance.storage.database import Database, Records
 from appliance.storage.records import Attempt, DeliveryState, Webhook
+from tests.rivals import halted, met
 
 pytestmark = pytest.mark.anyio
 
@@ -231,6 +233,23 @@ async def test_rotation_keeps_the_secret_before_for_its_overlap(
     for hours in (-1, 169):
         with pytest.raises(InvalidInput):
             await webhooks.rotate(OPERATOR, made.id, overlap_hours=hours)
+
+
+async def test_of_two_rotations_at_once_one_is_refused(
+    webhooks: Webhooks, guard: ReceiverGuard, database: Database, database_url: str
+) -> None:
+    """Else the secret that the receiver surely has would be gone."""
+    made = await create(webhooks)
+
+    def rotate(rival: Database) -> Awaitable[Any]:
+        return Webhooks(rival, guard, SECRETS).rotate(OPERATOR, made.id)
+
+    async with halted(database_url, rotate) as first:
+        second = asyncio.create_task(webhooks.rotate(OPERATOR, made.id))
+        await met(database_url, second)
+    assert (await first).secret
+    with pytest.raises(Conflict, match="still live"):
+        await second
 
 
 # --- deliveries -----------------------------------------------------------------------------------
