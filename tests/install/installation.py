@@ -179,14 +179,18 @@ class Installation:
 
     def ask(self, message: str) -> dict[str, Any]:
         """A customer's question, which has to be answered."""
+        return self.post("query", {"user_id": "customer-1", "message": message})
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """What the API answers."""
         answer = httpx.post(
-            f"http://127.0.0.1:{self.port}/api/v1/query",
-            json={"user_id": "customer-1", "message": message},
+            f"http://127.0.0.1:{self.port}/api/v1/{path}",
+            json=body,
             headers={"Authorization": f"Bearer {self.key}"},
             timeout=60.0,
             trust_env=False,
         )
-        assert answer.status_code == 200, answer.text
+        assert answer.is_success, answer.text
         found: dict[str, Any] = answer.json()
         return found
 

@@ -34,9 +34,11 @@ class Populated(Installation):
         self.url = url or f"sqlite:///{self.data_dir / 'appliance.db'}"
 
     def populate(self) -> None:
-        """Install, and be asked something."""
+        """Install, be asked something, and be thanked for the answer."""
         self.install(OLD)
-        assert self.ask(QUESTION)["metadata"]["outcome"] == "answered"
+        answer = self.ask(QUESTION)
+        assert answer["metadata"]["outcome"] == "answered"
+        self.post("feedback", {"message_id": answer["message_id"], "rating": "up"})
 
     @property
     def content(self) -> str:
