@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,7 +137,7 @@ def booted(root: Path, *, data: Path | None = None) -> Iterator[Machine]:
     """
     tools = ("unshare", "nsenter", "setpriv", "ip", "systemctl")
     group = Path("/sys/fs/cgroup/unified")
-    group = (group if group.is_dir() else Path("/sys/fs/cgroup")) / f"machine-{os.getpid()}"
+    group = (group if group.is_dir() else Path("/sys/fs/cgroup")) / f"machine-{uuid.uuid4().hex}"
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing or os.getuid() != 0 or not Path("/lib/systemd/systemd").exists():
         give_up(f"a machine of one's own needs root, systemd and {', '.join(tools)}")

@@ -45,6 +45,8 @@ class Toy:
 
 def run(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
     given = {"env": clean_environment(), "cwd": "/", "stdin": subprocess.DEVNULL} | options
+    if words[0] == "install":  # a desk of this machine's own may have the usual one
+        words += ("--port", "1")
     return subprocess.run(  # type: ignore[call-overload, no-any-return]
         [ROOT / "install.sh", *words], capture_output=True, text=True, **given
     )
