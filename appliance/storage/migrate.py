@@ -18,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import URL, Connection, func, select
+from sqlalchemy import URL, Connection, column, func, select, table
 from sqlalchemy.exc import DBAPIError
 
 from appliance.errors import NotMigrated, StorageUnavailable
@@ -27,6 +27,9 @@ from appliance.storage.engines import Access, open_engine, parse_url, sqlite_fil
 from appliance.storage.failures import NOT_MIGRATED, UPGRADE_HINT, raise_translated
 
 FOLDER = HOME / "migrations"
+
+_VERSIONS = table("alembic_version", column("version_num"))
+_REVISION = select(_VERSIONS.c.version_num)
 
 _ADVISORY_LOCK = 0x5355_5050_4F52_54
 """Our key among PostgreSQL's advisory locks: "SUPPORT" in ASCII."""
@@ -107,7 +110,10 @@ def require_head(connection: Connection) -> None:
 
     :raises NotMigrated: it is not migrated, or its form is older or newer.
     """
-    found = MigrationContext.configure(connection).get_current_revision()
+    # Asked every second. Alembic makes its table anew each time, and with it a statement that the
+    # engine compiles and remembers: the memory of hundreds of them.
+    there = connection.dialect.has_table(connection, _VERSIONS.name)
+    found = connection.execute(_REVISION).scalar_one_or_none() if there else None
     _refuse_newer(found)
     if found is None:
         raise NotMigrated(NOT_MIGRATED, hint=UPGRADE_HINT)
