@@ -39,9 +39,9 @@ async def serve(folder: Path, port: int, *, hashed: bool) -> None:
     configure_logs(settings.log_level, process="api")
     folder.mkdir(parents=True, exist_ok=True)
     upgrade(settings.resolved_database_url)
-    appliance = Appliance(
-        settings, model=ScriptedModel(), embedder=HashedEmbedder() if hashed else None
-    )
+    # What it remembers would look like memory that the appliance never gives back.
+    model = ScriptedModel(remembers=0)
+    appliance = Appliance(settings, model=model, embedder=HashedEmbedder() if hashed else None)
     faqs = read_faqs(HOME / "kb" / "faqs.json")
     await save_articles(appliance.database, faqs, replace=True)
     made = await appliance.access.create_key("admin")

@@ -35,6 +35,7 @@ class ScriptedModel:
     :param replies: what to say.
     :param fail_after: raise ``ModelUnavailable`` after this many pieces; 0 is before the first.
     :param delay: seconds to wait before each piece.
+    :param remembers: of how many of the latest calls ``calls`` keeps the messages; None is of all.
     """
 
     capabilities = Capabilities(
@@ -48,12 +49,14 @@ class ScriptedModel:
         *,
         fail_after: int | None = None,
         delay: float = 0.0,
+        remembers: int | None = None,
     ) -> None:
         self._reply = replies if callable(replies) else _in_order(replies)
         self.fail_after = fail_after
         self.delay = delay
+        self._remembers = remembers
         self.calls: list[tuple[ChatMessage, ...]] = []
-        """The messages of every call so far."""
+        """The messages of the calls so far."""
         self._previous: list[str] = []
 
     def stream(
@@ -96,6 +99,8 @@ class ScriptedModel:
         structured: Structured | None,
     ) -> AsyncGenerator[Chunk, None]:
         self.calls.append(tuple(messages))
+        if self._remembers is not None:
+            del self.calls[: max(0, len(self.calls) - self._remembers)]
         text = self._reply(messages)
         if structured is not None:
             text = _in_form(text, structured)
