@@ -123,7 +123,8 @@ run_tests() {
     step "Tests"
     # A file stays on one worker: its tests share a running appliance. In the order of the folders the
     # long ones come first; three workers, because many of those wait rather than work.
-    "$bin/pytest" -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered "${options[@]}" "$@"
+    "$bin/pytest" -n 3 --dist loadfile --no-loadscope-reorder \
+        --cov --cov-report=term:skip-covered "${options[@]}" "$@"
 }
 
 # --- in this folder: steps -------------------------------------------------------------------
