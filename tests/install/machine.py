@@ -60,6 +60,8 @@ exec setpriv --bounding-set -sys_time,-sys_boot,-sys_module \\
     /lib/systemd/systemd --system --unit=machine.target --log-target=console --show-status=false
 """
 
+PYTHON: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+
 PROGRAM: Final = """#!/bin/sh
 PYTHONPATH=/opt/appliance/releases/0:/opt/packages PYTHONDONTWRITEBYTECODE=1
 LD_LIBRARY_PATH=/opt/python/lib
@@ -183,9 +185,8 @@ def _furnish(root: Path, data: Path | None) -> None:
     for name in TARGETS:
         (units / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
     (root / "etc/appliance/credentials").mkdir(parents=True, mode=0o700)
-    python = Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}")
     program = root / "appliance"
-    program.write_text(PROGRAM.format(python=python.name))
+    program.write_text(PROGRAM.format(python=PYTHON))
     program.chmod(0o755)
     state = root / "var/lib/appliance"
     if data is not None:
@@ -241,8 +242,10 @@ print("there", flush=True)
 def world(machine: Machine) -> Iterator[None]:
     """Another machine, at the other end of a cable: it has the first of the addresses that nobody
     has, listens there, and is the way to everywhere."""
+    # By the machine's own Python: the tests' may lie in a folder that is empty there.
+    python = ("env", "LD_LIBRARY_PATH=/opt/python/lib", f"/opt/python/bin/{PYTHON}")
     outside = subprocess.Popen(
-        [*_enter(machine.pid), "unshare", "--net", sys.executable, "-c", OUTSIDE],
+        [*_enter(machine.pid), "unshare", "--net", *python, "-c", OUTSIDE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -33,7 +33,8 @@ TYPED: list[tuple[str, str, str]] = [
     ("my pasword is hunter2 and it is refused", "hunter2", "password"),
     ("I use Blume!2024 as my password", "Blume!2024", "password"),
     ("pw: Tr0ub4dor&3", "Tr0ub4dor&3", "password"),
-    ("The PIN for my account is 4711.", "4711", "password"),
+    # Longer than most: four digits stand in some id by chance.
+    ("The PIN for my account is 47110815.", "47110815", "password"),
     ("My one-time code is 483 920 but it does not work", "483 920", "password"),
     ("The code you sent me is 559213, what now?", "559213", "password"),
     ("I got code 771204 by text, where do I type it?", "771204", "password"),
