@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ TYPED: list[tuple[str, str, str]] = [
     ("my pasword is hunter2 and it is refused", "hunter2", "password"),
     ("I use Blume!2024 as my password", "Blume!2024", "password"),
     ("pw: Tr0ub4dor&3", "Tr0ub4dor&3", "password"),
-    # Longer than most: four digits stand in some id by chance.
-    ("The PIN for my account is 47110815.", "47110815", "password"),
+    ("The PIN for my account is 4711.", "4711", "password"),
     ("My one-time code is 483 920 but it does not work", "483 920", "password"),
     ("The code you sent me is 559213, what now?", "559213", "password"),
     ("I got code 771204 by text, where do I type it?", "771204", "password"),
@@ -82,12 +82,21 @@ def desk(database: Database) -> Desk:
     return Desk(database)
 
 
+def stands(secret: str, text: bytes) -> bool:
+    """Whether a secret is told, as it is or as JSON. Four digits stand in some id by chance, amid
+    its other hexadecimal ones."""
+    edge = rb"[0-9a-f]" if secret.isdigit() else rb"(?!)"
+    forms = {secret.encode(), json.dumps(secret)[1:-1].encode()}
+    return any(
+        re.search(rb"(?<!%b)%b(?!%b)" % (edge, re.escape(form), edge), text) for form in forms
+    )
+
+
 def traces(folder: Path, secret: str) -> list[str]:
     """Files of the database in which the secret stands, the write-ahead log included."""
-    wanted = [secret.encode(), json.dumps(secret)[1:-1].encode()]
     files = [file for file in folder.iterdir() if file.is_file()]
     assert files
-    return [file.name for file in files if any(text in file.read_bytes() for text in wanted)]
+    return [file.name for file in files if stands(secret, file.read_bytes())]
 
 
 @pytest.mark.parametrize(("text", "secret", "kind"), TYPED)
@@ -106,11 +115,11 @@ async def test_a_secret_leaves_no_trace(
         assert secret not in first.response
         assert first.response == heard.text
         assert first.response.startswith(wording.removed([kind])[:30])
-        assert secret not in repr(logs)
+        assert not stands(secret, repr(logs).encode())
         assert all(secret not in m.content for call in desk.model.calls for m in call)
         shown = await desk.conversations.messages(OPERATOR, first.conversation_id)
         page = await desk.conversations.page(OPERATOR, limit=5)
-        assert secret not in repr([shown, page])
+        assert not stands(secret, repr([shown, page]).encode())
         assert shown[0].content == redact(text, SECRETS).text
         assert f"[{kind}]" in shown[0].content
         # Read before and after the write-ahead log is folded in.
