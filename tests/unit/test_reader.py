@@ -21,7 +21,7 @@ from appliance.domain.policy import (
 )
 from appliance.errors import InvalidInput
 from appliance.knowledge.embedding import HashedEmbedder
-from appliance.understanding import heads, reader
+from appliance.understanding import features, heads, reader
 from appliance.understanding.features import MOOD_SIZE, SURFACE_SIZE, join, surface, valence
 from appliance.understanding.heads import Head
 from appliance.understanding.reader import LABELS, Reader, load_or_train, read_examples, train
@@ -393,6 +393,27 @@ def test_valence_knows_negation_and_emphasis() -> None:
     assert unpleasant == 0 < pleasant
     assert valence("The new app is not great")[2] < 0 < both < valence("The new app is GREAT!!!")[2]
     assert valence("").tolist() == [0, 0, 0]
+
+
+def test_a_message_of_emoji_alone_costs_no_more_than_its_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lexicon looks at every word for every word, and puts two words in an emoji's place."""
+    read = []
+    real = features._lexicon().polarity_scores
+
+    def scores(text: str) -> dict[str, float]:
+        read.append(text)
+        return real(text)
+
+    monkeypatch.setattr(features._lexicon(), "polarity_scores", scores)
+    angry = valence("It broke again \U0001f621\U0001f621")
+    assert angry[2] < 0
+    assert read == ["It broke again \U0001f621\U0001f621"]
+    valence("\U0001f600" * 8_000)
+    assert read[1:] == ["\U0001f600" * features.VALENCE_EMOJI]
+    valence("bad " * 2_000)
+    assert len(read[2]) == features.VALENCE_CHARS
 
 
 def test_joined_features_are_the_embedding_then_the_mood() -> None:
