@@ -604,7 +604,8 @@ check_processor() {
     have=$(getconf GNU_LIBC_VERSION 2>/dev/null | cut -d ' ' -f 2) || have=''
     check_library glibc "$(told glibc)" "$have" "use a newer system"
     # By the symbols it has: its version says nothing, and the loader's list names the one in use.
-    library=$(PATH=$PATH:/usr/sbin:/sbin ldconfig -p | awk '$1 == "libstdc++.so.6" && !n++ { print $NF }')
+    library=$(PATH=$PATH:/usr/sbin:/sbin ldconfig -p 2>/dev/null |
+        awk '$1 == "libstdc++.so.6" && !n++ { print $NF }') || library=''
     have=$(grep -ao 'GLIBCXX_[0-9.]*[0-9]' "${library:-/dev/null}" | sort -V | tail -n 1) || have=''
     check_library libstdc++ "GLIBCXX_$(told glibcxx)" "$have" \
         "use a newer system; where there is none: apt install libstdc++6"
