@@ -55,9 +55,6 @@ class IdempotencyRepository(Repository):
             return self.claim(row_id, fingerprint, holder, lease, kept)
         return found
 
-    def get(self, row_id: str) -> OnceRow | None:
-        return self._first(OnceRow, select(*_COLUMNS).where(_c.id == row_id))
-
     def hold(self, row_id: str, holder: str, lease: timedelta) -> None:
         """Take over what nobody works on any more."""
         self._set(row_id, holder=holder, lease_expires_at=utc_now() + lease)
